@@ -1,0 +1,20 @@
+/** The export list: whatever is not here cannot be called from outside. */
+export { advance, evaluate } from "./loop";
+export { execute } from "./dispatch";
+export * from "./pointwise";
+export * from "./matrix";
+export * from "./reduce";
+export * from "./transfer";
+export * from "./distinct";
+export * from "./random";
+export { exp, log, tanh, sigmoid, softplus } from "./elementary";
+
+/** First free byte of memory: everything above belongs to the arena. */
+export function heapBase(): usize {
+  return __heap_base;
+}
+
+/** Bytes of one value: 8 in the f64 build, 4 in f32. */
+export function realBytes(): i32 {
+  return sizeof<real>();
+}

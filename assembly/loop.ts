@@ -1,0 +1,148 @@
+/**
+ * Repeats passes: a pass is one walk over a batch (before, blocks of samples, after), a step is one
+ * pass of the step program, a record one pass of the probe program. Knows no scheme, no network.
+ *
+ * A run holds `groups` of replicas. A group's state (rates, theta, accumulated work) is brought to
+ * the working addresses, advanced all the steps of the call, and put back, so op words carry plain
+ * addresses; a single group stays where it is.
+ */
+import * as at from "./layout";
+import { distinctBatches } from "./distinct";
+import { drawIndices } from "./random";
+import { setBlock, setKey, setReplica, setStep, setTrace } from "./registers";
+import { allFinite } from "./pointwise";
+import { execute } from "./dispatch";
+
+// @ts-ignore: decorator
+@inline
+function word(base: usize, field: usize): u32 {
+  return load<u32>(base + field);
+}
+
+/** Makes the window of drawn indices cover step k. */
+function cover(run: usize, k: u32): void {
+  const steps = word(run, at.WINDOW_STEPS);
+  if (steps == 0) return;
+  if (word(run, at.WINDOW_VALID) && k - word(run, at.WINDOW_FIRST) < steps) return;
+  const S = word(run, at.BATCH_SIZE);
+  const lanes = word(run, at.DRAW_LANES);
+  // draws come in blocks of four; start at the block that holds the first draw of step k
+  const first = ((k as u64) * (S as u64)) & ~(3 as u64);
+  const count = (((steps as u64) + 1) * (S as u64) + 3) & ~(3 as u64);
+  const window = word(run, at.WINDOW);
+  const distinct = word(run, at.DISTINCT);
+  // for distinct samples the words themselves are wanted: an index below 2^32 - 1
+  drawIndices(
+    window,
+    count as i32,
+    first as u32,
+    (first >> 32) as u32,
+    lanes,
+    distinct ? u32.MAX_VALUE : word(run, at.BELOW),
+    distinct ? 1 : word(run, at.RECORD_BYTES),
+    word(run, at.GROUP_REPLICA),
+    word(run, at.DRAW_PURPOSE),
+    word(run, at.KEY0),
+    word(run, at.KEY1),
+  );
+  if (distinct) {
+    const ahead = ((k as u64) * (S as u64) - first) as usize;
+    const start = window + ((ahead * (lanes as usize)) << 2);
+    distinctBatches(start, steps, S, lanes, word(run, at.BELOW), word(run, at.RECORD_BYTES), distinct);
+  }
+  store<u32>(run + at.WINDOW_FIRST, k);
+  store<u32>(run + at.WINDOW_VALID, 1);
+}
+
+/** Address of the first drawn offset of the batch of step k. */
+function draws(run: usize, pass: usize, k: u32): usize {
+  const kind = word(pass, at.DRAW_KIND);
+  const S = word(run, at.BATCH_SIZE);
+  if (kind == 1) {
+    cover(run, k);
+    const first = ((word(run, at.WINDOW_FIRST) as u64) * (S as u64)) & ~(3 as u64);
+    const ahead = (k as u64) * (S as u64) - first;
+    return word(run, at.WINDOW) + (((ahead as usize) * word(run, at.DRAW_LANES)) << 2);
+  }
+  const table = word(pass, at.DRAW_TABLE);
+  if (kind == 3) return table + ((k as usize) * S << 2);
+  return table;
+}
+
+function runPass(run: usize, pass: usize, k: u32): void {
+  const table = draws(run, pass, k);
+  const perSample = word(pass, at.DRAW_STRIDE);
+  setBlock(0, table);
+  execute(word(pass, at.BEFORE), word(pass, at.BEFORE_END));
+  const lanes = word(pass, at.BLOCK_LANES);
+  const blocks = word(pass, at.BLOCKS);
+  const body = word(pass, at.BODY);
+  const bodyEnd = word(pass, at.BODY_END);
+  let base: u32 = 0;
+  for (let b: u32 = 0; b < blocks; b++) {
+    setBlock(base, table + (base as usize) * perSample);
+    execute(body, bodyEnd);
+    base += lanes;
+  }
+  setBlock(base, table + (base as usize) * perSample);
+  execute(word(pass, at.TAIL), word(pass, at.TAIL_END));
+  execute(word(pass, at.AFTER), word(pass, at.AFTER_END));
+}
+
+function probe(run: usize, group: u32, k: u32, slot: u32): void {
+  setTrace(
+    word(run, at.TRACE) + (group as usize) * word(run, at.TRACE_GROUP) + (slot as usize) * word(run, at.TRACE_RECORD),
+  );
+  runPass(run, word(run, at.PROBE_PASS), k);
+}
+
+/**
+ * Advances every replica of a run by `count` steps and writes a record after each step whose number
+ * is a multiple of EVERY; with `probeNow` also one before the first step.
+ *
+ * @returns the number of records each group wrote, or -1 - records when some theta is not finite
+ */
+export function advance(run: usize, count: u32, probeNow: i32): i32 {
+  const groups = word(run, at.GROUPS);
+  const size = word(run, at.STATE_BYTES);
+  const state = word(run, at.STATE);
+  const saved = word(run, at.SAVED);
+  const every = word(run, at.EVERY);
+  const stepPass = word(run, at.STEP_PASS);
+  const first = word(run, at.STEP);
+  setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
+  let records: u32 = 0;
+  let finite = 1;
+  for (let g: u32 = 0; g < groups; g++) {
+    const home = saved + (g as usize) * size;
+    if (groups > 1) memory.copy(state, home, size);
+    const replica = word(run, at.FIRST_REPLICA) + g * word(run, at.GROUP_LANES);
+    store<u32>(run + at.GROUP_REPLICA, replica);
+    store<u32>(run + at.WINDOW_VALID, 0);
+    setReplica(replica);
+    records = 0;
+    let k = first;
+    setStep(k);
+    if (probeNow) probe(run, g, k, records++);
+    for (let s: u32 = 0; s < count; s++) {
+      runPass(run, stepPass, k);
+      k++;
+      setStep(k);
+      if (every != 0 && k % every == 0) probe(run, g, k, records++);
+    }
+    finite &= allFinite(word(run, at.THETA), word(run, at.THETA_VALUES));
+    if (groups > 1) memory.copy(home, state, size);
+  }
+  store<u32>(run + at.STEP, first + count);
+  return finite ? (records as i32) : -1 - (records as i32);
+}
+
+/** One pass outside any run: an evaluation of losses, a gradient, a data set. */
+export function evaluate(run: usize): void {
+  setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
+  const replica = word(run, at.FIRST_REPLICA);
+  setReplica(replica);
+  store<u32>(run + at.GROUP_REPLICA, replica);
+  setStep(word(run, at.STEP));
+  runPass(run, word(run, at.STEP_PASS), word(run, at.STEP));
+}

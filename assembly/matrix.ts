@@ -1,0 +1,368 @@
+/**
+ * Matrix products and transposes.
+ *
+ * Every element of a product is one accumulator that starts at +0 (accumulate = 0) or at the value in
+ * dst (accumulate = 1) and adds a * b in ascending p, each in two roundings. SIMD runs across
+ * independent elements, so the bits are those of the plain triple loop for any tile.
+ *
+ * Addresses are in bytes, sizes and strides in values of real. A uniform value is packed; a laned one
+ * is [elements][ld], ld a multiple of LANES, whose pad lanes are computed like the others. Any size may
+ * be 0. dst overlaps no operand, and nothing outside the elements of dst is written.
+ */
+import { bytes, LANES, madd, splatAt } from "./lanes";
+import {
+  laned1x1,
+  laned2x1,
+  laned2x2,
+  lanedAdd1x1,
+  lanedAdd2x1,
+  lanedAdd2x2,
+  productNN,
+  productNNAdd,
+  productStrided,
+  productStridedAdd,
+  productTN,
+  productTNAdd,
+} from "./tiles";
+
+/**
+ * dst[i*ldd + j] (+)= sum_p a[i*lda + p] * b[p*ldb + j],  i < m, j < n, p < k.
+ *
+ * A laned B [k][n][ld] is a matrix of k rows and n*ld columns: this is then one product for all lanes.
+ */
+export function matmulNN(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: i32, lda: i32, ldb: i32, accumulate: i32,
+): void {
+  product(dst, a, b, m, n, k, bytes(ldd), bytes(lda), sizeof<real>(), bytes(ldb), accumulate);
+}
+
+/** dst[i*ldd + j] (+)= sum_p a[p*lda + i] * b[p*ldb + j]: as matmulNN, with A stored as [k][m]. */
+export function matmulTN(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: i32, lda: i32, ldb: i32, accumulate: i32,
+): void {
+  if (n == 1 && ldd == 1) {
+    // One column: the same sums as a row, b^T A, whose elements lie side by side in A.
+    product(dst, b, a, 1, m, k, 0, 0, bytes(ldb), bytes(lda), accumulate);
+  } else {
+    product(dst, a, b, m, n, k, bytes(ldd), sizeof<real>(), bytes(lda), bytes(ldb), accumulate);
+  }
+}
+
+/**
+ * dst[(i*n + j)*ld + l] (+)= sum_p a[(i*ai + p*ap)*ld + l] * b[(p*bp + j*bj)*ld + l]
+ *
+ * for every lane l < ld; strides ai, ap, bp, bj in elements, so a transpose is a choice of strides.
+ */
+export function matmulLaned(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32,
+  ai: i32, ap: i32, bp: i32, bj: i32, ld: i32, accumulate: i32,
+): void {
+  const width = bytes(ld);
+  const rowA = width * ai;
+  const columnB = width * bj;
+  const rowD = width * n;
+  if (k == 1) {
+    for (; m > 0; --m) {
+      let y = b;
+      for (let j = n; j > 0; --j) {
+        if (accumulate) lanesTimesAdd(dst, a, y, width);
+        else lanesTimes(dst, a, y, width);
+        y += columnB;
+        dst += width;
+      }
+      a += rowA;
+    }
+    return;
+  }
+  const stepA = width * ap;
+  const stepB = width * bp;
+  for (; m >= 2; m -= 2) {
+    let j = n, y = b, d = dst;
+    for (; j >= 2; j -= 2) {
+      if (accumulate) lanedAdd2x2(d, a, y, k, rowD, rowA, stepA, stepB, columnB, width);
+      else laned2x2(d, a, y, k, rowD, rowA, stepA, stepB, columnB, width);
+      y += 2 * columnB;
+      d += 2 * width;
+    }
+    if (j) {
+      if (accumulate) lanedAdd2x1(d, a, y, k, rowD, rowA, stepA, stepB, width);
+      else laned2x1(d, a, y, k, rowD, rowA, stepA, stepB, width);
+    }
+    a += 2 * rowA;
+    dst += 2 * rowD;
+  }
+  if (m > 0) {
+    // The last row, seen as a column: the tile of two rows then takes two columns of B at a time.
+    for (; n >= 2; n -= 2) {
+      if (accumulate) lanedAdd2x1(dst, b, a, k, width, columnB, stepB, stepA, width);
+      else laned2x1(dst, b, a, k, width, columnB, stepB, stepA, width);
+      b += 2 * columnB;
+      dst += 2 * width;
+    }
+    if (n > 0) {
+      if (accumulate) lanedAdd1x1(dst, a, b, k, stepA, stepB, width);
+      else laned1x1(dst, a, b, k, stepA, stepB, width);
+    }
+  }
+}
+
+/**
+ * dst[(i*n + j)*ld + l] (+)= sum_p a[(i*ai + p*ap)*ld + l] * b[p*bp + j*bj]
+ *
+ * a laned, b uniform. Row i of dst is b^T times the k rows of lanes of a.
+ */
+export function matmulLanedUniform(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32,
+  ai: i32, ap: i32, bp: i32, bj: i32, ld: i32, accumulate: i32,
+): void {
+  const width = bytes(ld);
+  const rowA = width * ai;
+  const stepA = width * ap;
+  if (n == 1 && ai == 1) {
+    product(dst, b, a, 1, m * ld, k, 0, 0, bytes(bp), stepA, accumulate);
+    return;
+  }
+  const rowD = width * n;
+  for (; m > 0; --m) {
+    product(dst, b, a, n, ld, k, width, bytes(bj), bytes(bp), stepA, accumulate);
+    a += rowA;
+    dst += rowD;
+  }
+}
+
+/**
+ * dst[(i*n + j)*ld + l] (+)= sum_p a[i*ai + p*ap] * b[(p*bp + j*bj)*ld + l]
+ *
+ * a uniform, b laned. With the columns of b side by side (bj = 1) it is one product of n*ld columns.
+ */
+export function matmulUniformLaned(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32,
+  ai: i32, ap: i32, bp: i32, bj: i32, ld: i32, accumulate: i32,
+): void {
+  const width = bytes(ld);
+  const rowD = width * n;
+  const stepB = width * bp;
+  if (bj == 1) {
+    ld *= n;
+    n = 1;
+  }
+  for (; n > 0; --n) {
+    product(dst, a, b, m, ld, k, rowD, bytes(ai), bytes(ap), stepB, accumulate);
+    b += width * bj;
+    dst += width;
+  }
+}
+
+/** The product with byte strides, by the tile that fits the strides of A. */
+function product(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32,
+  ldd: usize, ai: usize, ap: usize, ldb: usize, accumulate: i32,
+): void {
+  if (k == 1 && n >= LANES) {
+    outer(dst, a, b, m, n, ldd, ai, accumulate);
+  } else if (ap == sizeof<real>()) {
+    if (accumulate) productNNAdd(dst, a, b, m, n, k, ldd, ai, ldb);
+    else productNN(dst, a, b, m, n, k, ldd, ai, ldb);
+  } else if (ai == sizeof<real>()) {
+    if (accumulate) productTNAdd(dst, a, b, m, n, k, ldd, ap, ldb);
+    else productTN(dst, a, b, m, n, k, ldd, ap, ldb);
+  } else {
+    if (accumulate) productStridedAdd(dst, a, b, m, n, k, ldd, ai, ap, ldb);
+    else productStrided(dst, a, b, m, n, k, ldd, ai, ap, ldb);
+  }
+}
+
+/** dst[i][j] (+)= a[i] * b[j]: a product with k = 1. Byte strides ldd and ai. */
+function outer(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, ldd: usize, ai: usize, accumulate: i32,
+): void {
+  for (; m > 0; --m) {
+    if (accumulate) scaledAdd(dst, a, b, n);
+    else scaled(dst, a, b, n);
+    a += ai;
+    dst += ldd;
+  }
+}
+
+// The four loops below write 0 + a * b as the sum it is: it turns -0 into +0, as an accumulator does.
+
+/** dst[j] = +0 + a[0] * b[j] for n values. */
+function scaled(dst: usize, a: usize, b: usize, n: i32): void {
+  const x = splatAt(a);
+  const zero = v128.splat<real>(0);
+  for (; n >= 4 * LANES; n -= 4 * LANES) {
+    v128.store(dst, madd(x, v128.load(b), zero));
+    v128.store(dst, madd(x, v128.load(b, 16), zero), 16);
+    v128.store(dst, madd(x, v128.load(b, 32), zero), 32);
+    v128.store(dst, madd(x, v128.load(b, 48), zero), 48);
+    b += 64;
+    dst += 64;
+  }
+  for (; n >= LANES; n -= LANES) {
+    v128.store(dst, madd(x, v128.load(b), zero));
+    b += 16;
+    dst += 16;
+  }
+  for (; n > 0; --n) {
+    store<real>(dst, load<real>(a) * load<real>(b) + 0);
+    b += sizeof<real>();
+    dst += sizeof<real>();
+  }
+}
+
+/** dst[j] += a[0] * b[j] for n values. */
+function scaledAdd(dst: usize, a: usize, b: usize, n: i32): void {
+  const x = splatAt(a);
+  for (; n >= 4 * LANES; n -= 4 * LANES) {
+    v128.store(dst, madd(x, v128.load(b), v128.load(dst)));
+    v128.store(dst, madd(x, v128.load(b, 16), v128.load(dst, 16)), 16);
+    v128.store(dst, madd(x, v128.load(b, 32), v128.load(dst, 32)), 32);
+    v128.store(dst, madd(x, v128.load(b, 48), v128.load(dst, 48)), 48);
+    b += 64;
+    dst += 64;
+  }
+  for (; n >= LANES; n -= LANES) {
+    v128.store(dst, madd(x, v128.load(b), v128.load(dst)));
+    b += 16;
+    dst += 16;
+  }
+  for (; n > 0; --n) {
+    store<real>(dst, load<real>(a) * load<real>(b) + load<real>(dst));
+    b += sizeof<real>();
+    dst += sizeof<real>();
+  }
+}
+
+/** dst[l] = +0 + a[l] * b[l] for `width` bytes of lanes. */
+function lanesTimes(dst: usize, a: usize, b: usize, width: usize): void {
+  const zero = v128.splat<real>(0);
+  const end = dst + width;
+  for (const wide = dst + (width & ~63); dst < wide; ) {
+    v128.store(dst, madd(v128.load(a), v128.load(b), zero));
+    v128.store(dst, madd(v128.load(a, 16), v128.load(b, 16), zero), 16);
+    v128.store(dst, madd(v128.load(a, 32), v128.load(b, 32), zero), 32);
+    v128.store(dst, madd(v128.load(a, 48), v128.load(b, 48), zero), 48);
+    a += 64;
+    b += 64;
+    dst += 64;
+  }
+  while (dst < end) {
+    v128.store(dst, madd(v128.load(a), v128.load(b), zero));
+    a += 16;
+    b += 16;
+    dst += 16;
+  }
+}
+
+/** dst[l] += a[l] * b[l] for `width` bytes of lanes. */
+function lanesTimesAdd(dst: usize, a: usize, b: usize, width: usize): void {
+  const end = dst + width;
+  for (const wide = dst + (width & ~63); dst < wide; ) {
+    v128.store(dst, madd(v128.load(a), v128.load(b), v128.load(dst)));
+    v128.store(dst, madd(v128.load(a, 16), v128.load(b, 16), v128.load(dst, 16)), 16);
+    v128.store(dst, madd(v128.load(a, 32), v128.load(b, 32), v128.load(dst, 32)), 32);
+    v128.store(dst, madd(v128.load(a, 48), v128.load(b, 48), v128.load(dst, 48)), 48);
+    a += 64;
+    b += 64;
+    dst += 64;
+  }
+  while (dst < end) {
+    v128.store(dst, madd(v128.load(a), v128.load(b), v128.load(dst)));
+    a += 16;
+    b += 16;
+    dst += 16;
+  }
+}
+
+/** dst[j*ldd + i] = a[i*lda + j],  i < rows, j < cols: a register of each of LANES rows at a time. */
+export function transpose(dst: usize, a: usize, rows: i32, cols: i32, ldd: i32, lda: i32): void {
+  const stepD = bytes(ldd);
+  const stepA = bytes(lda);
+  for (; rows >= 4; rows -= 4) {
+    transposeRows4(dst, a, cols, stepD, stepA);
+    a += 4 * stepA;
+    dst += 4 * sizeof<real>();
+  }
+  for (; rows > 0; --rows) {
+    let x = a, y = dst;
+    for (let j = cols; j > 0; --j) {
+      store<real>(y, load<real>(x));
+      x += sizeof<real>();
+      y += stepD;
+    }
+    a += stepA;
+    dst += sizeof<real>();
+  }
+}
+
+/** Four rows of cols values at a, to four columns at dst; strides in bytes. */
+function transposeRows4(dst: usize, a: usize, cols: i32, stepD: usize, stepA: usize): void {
+  let a1 = a + stepA;
+  let a2 = a1 + stepA;
+  let a3 = a2 + stepA;
+  for (; cols >= LANES; cols -= LANES) {
+    const r0 = v128.load(a);
+    const r1 = v128.load(a1);
+    const r2 = v128.load(a2);
+    const r3 = v128.load(a3);
+    if (sizeof<real>() == 8) {
+      v128.store(dst, v128.shuffle<f64>(r0, r1, 0, 2));
+      v128.store(dst, v128.shuffle<f64>(r2, r3, 0, 2), 16);
+      dst += stepD;
+      v128.store(dst, v128.shuffle<f64>(r0, r1, 1, 3));
+      v128.store(dst, v128.shuffle<f64>(r2, r3, 1, 3), 16);
+      dst += stepD;
+    } else {
+      const low01 = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
+      const low23 = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
+      const high01 = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
+      const high23 = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
+      v128.store(dst, v128.shuffle<f32>(low01, low23, 0, 1, 4, 5));
+      dst += stepD;
+      v128.store(dst, v128.shuffle<f32>(low01, low23, 2, 3, 6, 7));
+      dst += stepD;
+      v128.store(dst, v128.shuffle<f32>(high01, high23, 0, 1, 4, 5));
+      dst += stepD;
+      v128.store(dst, v128.shuffle<f32>(high01, high23, 2, 3, 6, 7));
+      dst += stepD;
+    }
+    a += 16;
+    a1 += 16;
+    a2 += 16;
+    a3 += 16;
+  }
+  for (; cols > 0; --cols) {
+    store<real>(dst, load<real>(a));
+    store<real>(dst, load<real>(a1), sizeof<real>());
+    store<real>(dst, load<real>(a2), 2 * sizeof<real>());
+    store<real>(dst, load<real>(a3), 3 * sizeof<real>());
+    dst += stepD;
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    a2 += sizeof<real>();
+    a3 += sizeof<real>();
+  }
+}
+
+/**
+ * Laned to sample-major: dst[l*(outer*inner) + o*inner + i] = a[(o*so + i*si)*ld + l]
+ *
+ * for o < outer, i < inner, l < lanes; so and si in elements. Pad lanes are left out. Every o is one
+ * transpose, and all of them are one where the elements lie at a single stride.
+ */
+export function laneTranspose(
+  dst: usize, a: usize, outer: i32, inner: i32, so: i32, si: i32, lanes: i32, ld: i32,
+): void {
+  const elements = outer * inner;
+  if (inner == 1) {
+    transpose(dst, a, outer, lanes, elements, so * ld);
+  } else if (so == inner * si) {
+    transpose(dst, a, elements, lanes, elements, si * ld);
+  } else {
+    for (; outer > 0; --outer) {
+      transpose(dst, a, inner, lanes, elements, si * ld);
+      dst += bytes(inner);
+      a += bytes(so * ld);
+    }
+  }
+}

@@ -1,0 +1,295 @@
+import type { Key } from "../core/key.ts";
+import { PURPOSE } from "../core/key.ts";
+import { internal } from "../errors.ts";
+import { gradient } from "../graph/derive.ts";
+import { type Effect, type Lanes, lower, Planner, paddedLanes, type Real } from "../graph/lower.ts";
+import type { Block, Model } from "../graph/model.ts";
+import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "../graph/node.ts";
+import { batchSum, norm, scale } from "../graph/ops.ts";
+import { type Draws, placePass, RUN_BYTES } from "../graph/program.ts";
+import type { Samples } from "../models/samples.ts";
+import type { Setting } from "./options.ts";
+
+/** One recorded quantity: `entries` values per record and replica. */
+export interface Series {
+  readonly kind: "loss" | "blockNorms" | "charges" | "work" | "values";
+  readonly name: string;
+  readonly entries: number;
+  readonly node: Node | null;
+}
+
+/** What is measured along a run, as expressions. */
+export interface Measures {
+  readonly loss: "full" | "batch" | null;
+  readonly blockNorms: boolean;
+  /** Charges of the parameters. */
+  readonly charges: ReadonlyMap<string, Node>;
+  /** 1/2 g^T A g of a step's gradient, by charge name; null when no work is recorded. */
+  readonly work: ((gradient: (block: string) => Node | null) => ReadonlyMap<string, Node>) | null;
+  readonly values: ReadonlyMap<string, Node>;
+}
+
+/** Where the lanes go: `groups` of `groupLanes` replicas each, walked one group after the other. */
+export interface LaneChoice {
+  readonly lanes: Lanes;
+  readonly groups: number;
+  readonly groupLanes: number;
+  readonly block: number;
+}
+
+/** Largest trace kept in Wasm between two calls. */
+const TRACE_BYTES = 4 * 1024 * 1024;
+const WINDOW_BYTES = 64 * 1024;
+const SCRATCH_BYTES = 256 * 1024;
+
+/**
+ * Samples in the lanes when a batch fills them and products are large enough for tiles; replicas
+ * when there are several and the model is small or the batch short.
+ */
+export function chooseLanes(model: Model, loss: Node, setting: Setting, real: Real): LaneChoice {
+  const { replicas, S, lowering } = setting;
+  const widest = Math.max(...model.blocks.flatMap((b) => [...b.shape, 1]));
+  const byReplica =
+    lowering.lanes !== undefined ? lowering.lanes === "replicas" : replicas >= 4 && (widest <= 8 || S < 4);
+  const perSample = reachable([loss]).reduce(
+    (n, v) => ((v.varies & VARIES_WITH_SAMPLE) !== 0 ? n + sizeOf(v.shape) : n),
+    1,
+  );
+  // forward values, their cotangents and copies, in the second-level cache
+  const fits = Math.floor(SCRATCH_BYTES / (3 * perSample * real.bytes));
+  if (byReplica) {
+    const wanted = Math.max(real.perRegister, Math.min(lowering.group ?? 64, fits));
+    const groups = Math.ceil(replicas / wanted);
+    return { lanes: "replicas", groups, groupLanes: Math.ceil(replicas / groups), block: 1 };
+  }
+  const block = lowering.block ?? Math.max(8, Math.min(128, 8 * Math.floor(fits / 8)));
+  return { lanes: "samples", groups: replicas, groupLanes: 1, block };
+}
+
+/** Addresses and code of a whole run. */
+export type RunPlan = ReturnType<typeof planRun>;
+
+/**
+ * Lays out a run from a base address: state of a group (rates, theta, work), saved states, trace,
+ * window of draws, constants, and the code of the step, the probes and the minibatch loss.
+ */
+export function planRun(
+  model: Model,
+  samples: Samples,
+  setting: Setting,
+  measures: Measures,
+  real: Real,
+  base: number,
+) {
+  const choice = chooseLanes(model, samples.loss, setting, real);
+  const ld = choice.lanes === "replicas" ? paddedLanes(real, choice.groupLanes) : 1;
+  const { scheme, S } = setting;
+  const planner = new Planner(base);
+  const run = planner.take(RUN_BYTES);
+  const lossRun = planner.take(RUN_BYTES);
+  const values = (n: number) => planner.take((n + real.perRegister) * real.bytes);
+
+  // the state of one group of replicas
+  const state = planner.take(64);
+  const eta = values(ld);
+  const decay = values(ld);
+  const thetaStart = planner.mark();
+  const theta: { block: Block; node: Node; address: number }[] = model.blocks.map((block) => ({
+    block,
+    node: model.leaf(block.name),
+    address: values(block.size * ld),
+  }));
+  const thetaEnd = planner.mark();
+  const series: Series[] = [];
+  if (measures.loss !== null) series.push({ kind: "loss", name: "loss", entries: 1, node: null });
+  if (measures.blockNorms) {
+    for (const { block, node } of theta)
+      series.push({ kind: "blockNorms", name: block.name, entries: 1, node: norm(node) });
+  }
+  for (const [name, node] of measures.charges) series.push({ kind: "charges", name, entries: 1, node });
+  if (measures.work !== null)
+    for (const name of measures.charges.keys()) series.push({ kind: "work", name, entries: 1, node: null });
+  for (const [name, node] of measures.values)
+    series.push({ kind: "values", name, entries: sizeOf(node.shape), node });
+  const workAt = new Map<string, number>();
+  for (const s of series)
+    if (s.kind === "work") workAt.set(s.name, planner.take(8 * Math.max(ld, choice.groupLanes)));
+  const stateBytes = Math.ceil((planner.mark() - state) / 64) * 64;
+  planner.take(64);
+
+  const saved = choice.groups > 1 ? planner.take(choice.groups * stateBytes) : state;
+  const snapshot = planner.take(choice.groups * stateBytes);
+
+  const entries = series.reduce((n, s) => n + s.entries, 0);
+  const recordBytes = 8 * entries * choice.groupLanes;
+  const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
+  const traceRecords =
+    recordBytes === 0
+      ? 1
+      : Math.max(1, Math.min(total, Math.floor(TRACE_BYTES / (recordBytes * choice.groups))));
+  const trace = planner.take(recordBytes * choice.groups * traceRecords);
+  const lossTrace = planner.take(8 * choice.groupLanes * choice.groups);
+
+  // the batch of a step
+  const byReplica = choice.lanes === "replicas";
+  const shared = scheme.visits === "all" || setting.batches !== null;
+  const drawLanes = byReplica ? choice.groupLanes : 1;
+  let windowSteps = 0;
+  let window = 0;
+  let batches = 0;
+  let distinct = 0;
+  let draws: Draws = { kind: "none" };
+  if (scheme.visits === "all") draws = samples.allDraws;
+  else if (setting.batches !== null) {
+    batches = planner.take(4 * setting.batches.length);
+    draws = { kind: "table", table: batches };
+  } else if (!samples.isFresh) {
+    windowSteps = Math.max(1, Math.min(256, Math.floor(WINDOW_BYTES / (4 * S * drawLanes))));
+    window = planner.take(4 * ((windowSteps + 1) * S + 8) * drawLanes);
+    draws = { kind: "window", strideBytes: 4 * drawLanes };
+    if (setting.sampling === "without") distinct = planner.take(4 * samples.N);
+  }
+
+  const constants = new Map<number, Node>();
+  const constant = (node: Node, address: number) => void constants.set(address, node);
+  const shape = {
+    real,
+    lanes: choice.lanes,
+    replicas: choice.groupLanes,
+    block: choice.block,
+    params: new Map(theta.map((t) => [t.node, t.address])),
+    constant,
+    planner,
+  };
+
+  // the step: gradient of sum_i w_i ell_i, the work it does, the update
+  const trainable = theta.filter((t) => t.block.trainable);
+  const gradients = gradient(
+    samples.loss,
+    trainable.map((t) => t.node),
+    model.graph.number(scheme.weight(S)),
+    S,
+  );
+  const stepEffects: Effect[] = [];
+  const gradientOf = (name: string) => gradients[trainable.findIndex((t) => t.block.name === name)] ?? null;
+  for (const [name, node] of measures.work?.(gradientOf) ?? []) {
+    stepEffects.push({
+      kind: "work",
+      value: node,
+      address: workAt.get(name) ?? internal("plan", "work without room"),
+      eta,
+    });
+  }
+  const decays = setting.weightDecay.some((g) => g !== 0);
+  for (const [i, t] of trainable.entries()) {
+    if (gradients[i] === null && !decays) continue;
+    stepEffects.push({
+      kind: "update",
+      theta: t.address,
+      size: t.block.size,
+      gradient: gradients[i]!,
+      eta,
+      decay,
+    });
+  }
+  const stepPass = placePass(
+    planner,
+    lower(stepEffects, { ...shape, source: samples.source(S, shared) }),
+    draws,
+  );
+
+  // mean loss of the batch the next step uses: recorded, or asked for when a run diverges
+  const lossEffects: Effect[] = [{ kind: "record", value: meanLoss(samples.loss, S), slot: 0 }];
+  const lossPass = placePass(
+    planner,
+    lower(lossEffects, { ...shape, source: samples.source(S, shared) }),
+    draws,
+  );
+
+  let slot = 0;
+  const probeEffects: Effect[] = [];
+  const whole = measures.loss === "full";
+  const count = whole ? samples.N : S;
+  for (const s of series) {
+    if (s.kind === "work") probeEffects.push({ kind: "recordWork", address: workAt.get(s.name)!, slot });
+    else
+      probeEffects.push({
+        kind: "record",
+        value: s.kind === "loss" ? meanLoss(samples.loss, count) : s.node!,
+        slot,
+      });
+    slot += s.entries * choice.groupLanes;
+  }
+  const needsSamples = measures.loss !== null;
+  const probeSource = needsSamples ? samples.source(count, whole || shared) : samples.source(0, true);
+  const probeDraws = !needsSamples ? ({ kind: "none" } as const) : whole ? samples.allDraws : draws;
+  const probePass = placePass(planner, lower(probeEffects, { ...shape, source: probeSource }), probeDraws);
+
+  return {
+    bytes: planner.end - base,
+    choice,
+    ld,
+    run,
+    lossRun,
+    state,
+    stateBytes,
+    saved,
+    snapshot,
+    eta,
+    decay,
+    theta,
+    thetaStart,
+    thetaValues: (thetaEnd - thetaStart) / real.bytes,
+    series,
+    entries,
+    recordBytes,
+    traceRecords,
+    trace,
+    lossTrace,
+    windowSteps,
+    window,
+    drawLanes,
+    batches,
+    distinct,
+    constants,
+    stepPass,
+    lossPass,
+    probePass,
+  };
+}
+
+/** Mean of the loss over the samples of a pass. */
+export function meanLoss(loss: Node, count: number): Node {
+  return (loss.varies & VARIES_WITH_SAMPLE) !== 0 ? scale(batchSum(loss), 1 / count) : loss;
+}
+
+/** Fields of the control block of a run. */
+export function controlOf(plan: RunPlan, setting: Setting, samples: Samples, key: Key) {
+  return {
+    STEP_PASS: plan.stepPass.address,
+    PROBE_PASS: plan.probePass.address,
+    KEY0: key.key0,
+    KEY1: key.key1,
+    FRESH_PURPOSE: PURPOSE.fresh,
+    DRAW_PURPOSE: PURPOSE.batch,
+    FIRST_REPLICA: setting.firstReplica,
+    GROUP_LANES: plan.choice.groupLanes,
+    GROUPS: plan.choice.groups,
+    STATE: plan.state,
+    STATE_BYTES: plan.stateBytes,
+    SAVED: plan.saved,
+    THETA: plan.thetaStart,
+    THETA_VALUES: plan.thetaValues,
+    EVERY: setting.every,
+    TRACE: plan.trace,
+    TRACE_RECORD: plan.recordBytes,
+    TRACE_GROUP: plan.recordBytes * plan.traceRecords,
+    WINDOW: plan.window,
+    WINDOW_STEPS: plan.windowSteps,
+    BATCH_SIZE: setting.S,
+    DRAW_LANES: plan.drawLanes,
+    BELOW: samples.N === Infinity ? 0 : samples.N,
+    RECORD_BYTES: samples.recordBytes,
+    DISTINCT: plan.distinct,
+  };
+}

@@ -1,0 +1,583 @@
+import type { RealArray, Region } from "../core/arena.ts";
+import { hashArrays } from "../core/hash.ts";
+import { keyOf, STREAM_VERSION } from "../core/key.ts";
+import { turn } from "../core/turn.ts";
+import { fail, internal, NoetherflowError } from "../errors.ts";
+import type { Model } from "../graph/model.ts";
+import { installPass, setRun, writeConstants, writeRun } from "../graph/program.ts";
+import type { Host } from "../models/evaluate.ts";
+import type { Samples } from "../models/samples.ts";
+import type { Progress, Setting } from "./options.ts";
+import { controlOf, type Measures, planRun, type RunPlan } from "./plan.ts";
+
+/** Values of one quantity: [record][replica][entry], flat. */
+export type SeriesData = Float64Array;
+
+/** A replica that stopped being finite. */
+export interface Divergence {
+  readonly replica: number;
+  /** Step after which its theta was not finite. */
+  readonly step: number;
+  /** Last finite minibatch loss before that, or NaN when there was none. */
+  readonly lastLoss: number;
+}
+
+export interface RunSeries {
+  /** Step of each record. */
+  readonly k: Float64Array;
+  /** Time k eta, [record][replica]. */
+  readonly t: Float64Array;
+  readonly loss?: SeriesData;
+  readonly blockNorms: Readonly<Record<string, SeriesData>>;
+  readonly charges: Readonly<Record<string, SeriesData>>;
+  readonly work: Readonly<Record<string, SeriesData>>;
+  /** [record][replica][entry]. */
+  readonly values: Readonly<Record<string, SeriesData>>;
+}
+
+/** What a run was, for its record. */
+export interface RunSettings {
+  readonly scheme: string;
+  readonly sampling: string | null;
+  readonly batchSize: number | null;
+  readonly eta: readonly number[];
+  readonly weightDecay: readonly number[];
+  readonly seed: string;
+  readonly firstReplica: number;
+  readonly requestedSteps: number;
+  readonly every: number;
+  readonly dtype: string;
+  readonly variant: string;
+  readonly wasmSha256: string | null;
+  readonly streamVersion: number;
+}
+
+/** The outcome of simulate. All arrays are the caller's own. */
+export class Run {
+  /** replicas x P, row-major: where each replica ended (for a diverged one, its last finite theta). */
+  readonly theta: RealArray;
+  readonly replicas: number;
+  readonly P: number;
+  /** Steps done. */
+  readonly steps: number;
+  readonly status: "done" | "diverged";
+  readonly diverged: readonly Divergence[];
+  readonly series: RunSeries;
+  readonly settings: RunSettings;
+  /** sha256 of the replicas' hashes. */
+  readonly hash: string;
+  /** Per replica: sha256 of the little-endian final theta, then its series. */
+  readonly hashes: readonly string[];
+
+  /** @internal */
+  constructor(
+    parts: Pick<Run, "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "settings">,
+  ) {
+    this.theta = parts.theta;
+    this.replicas = parts.replicas;
+    this.P = parts.P;
+    this.steps = parts.steps;
+    this.status = parts.status;
+    this.diverged = parts.diverged;
+    this.series = parts.series;
+    this.settings = parts.settings;
+    this.hashes = Array.from({ length: this.replicas }, (_, r) =>
+      hashArrays([this.theta.slice(r * this.P, (r + 1) * this.P), ...this.#seriesOf(r)]),
+    );
+    this.hash = hashArrays(this.hashes.map((h) => Float64Array.from(h, (c) => c.charCodeAt(0))));
+  }
+
+  #columns(): [string, SeriesData][] {
+    const { loss, blockNorms, charges, work, values } = this.series;
+    const of = (kind: string, record: Readonly<Record<string, SeriesData>>): [string, SeriesData][] =>
+      Object.entries(record).map(([name, data]) => [`${kind}.${name}`, data]);
+    return [
+      ...(loss === undefined ? [] : [["loss", loss] as [string, SeriesData]]),
+      ...of("norm", blockNorms),
+      ...of("charge", charges),
+      ...of("work", work),
+      ...of("value", values),
+    ];
+  }
+
+  /** All recorded values of one replica, in the order they are declared. */
+  #seriesOf(replica: number): Float64Array[] {
+    const records = this.series.k.length;
+    return this.#columns().map(([, data]) => {
+      const entries = data.length / (records * this.replicas);
+      const out = new Float64Array(records * entries);
+      for (let i = 0; i < records; i++) {
+        for (let e = 0; e < entries; e++)
+          out[i * entries + e] = data[(i * this.replicas + replica) * entries + e]!;
+      }
+      return out;
+    });
+  }
+
+  /** Plain data: settings, status, hashes, final theta and all series, numbers in full. */
+  toJSON(): Record<string, unknown> {
+    const plain = (data: ArrayLike<number>): (number | null)[] =>
+      Array.from(data, (x) => (Number.isFinite(x) ? x : null));
+    const all = (record: Readonly<Record<string, SeriesData>>) =>
+      Object.fromEntries(Object.entries(record).map(([n, d]) => [n, plain(d)]));
+    const { k, t, loss, blockNorms, charges, work, values } = this.series;
+    return {
+      schema: "noetherflow-run/1",
+      settings: this.settings,
+      status: this.status,
+      steps: this.steps,
+      replicas: this.replicas,
+      P: this.P,
+      diverged: this.diverged,
+      hash: this.hash,
+      hashes: this.hashes,
+      theta: plain(this.theta),
+      series: {
+        k: plain(k),
+        t: plain(t),
+        ...(loss === undefined ? {} : { loss: plain(loss) }),
+        blockNorms: all(blockNorms),
+        charges: all(charges),
+        work: all(work),
+        values: all(values),
+      },
+    };
+  }
+
+  /** One line per record and replica: k, t, replica, then every series (entries numbered from 0). */
+  toCSV(): string {
+    const records = this.series.k.length;
+    const columns = this.#columns().map(([name, data]) => ({
+      name,
+      data,
+      entries: data.length / Math.max(1, records * this.replicas),
+    }));
+    const quote = (name: string) => (/[",\n]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name);
+    const head = columns.flatMap(({ name, entries }) =>
+      entries === 1 ? [name] : Array.from({ length: entries }, (_, e) => `${name}[${e}]`),
+    );
+    const lines = [["k", "t", "replica", ...head.map(quote)].join(",")];
+    for (let i = 0; i < records; i++) {
+      for (let r = 0; r < this.replicas; r++) {
+        const row: (number | undefined)[] = [
+          this.series.k[i],
+          this.series.t[i * this.replicas + r],
+          this.settings.firstReplica + r,
+        ];
+        for (const { data, entries } of columns) {
+          for (let e = 0; e < entries; e++) row.push(data[(i * this.replicas + r) * entries + e]);
+        }
+        lines.push(row.join(","));
+      }
+    }
+    return `${lines.join("\n")}\n`;
+  }
+}
+
+/** How long one call into Wasm should last. */
+const CHUNK_MS = 10;
+/** More recorded numbers than this do not fit in one array of a host. */
+const MAX_RECORDED = 268_435_456;
+
+/** Runs a scheme to its end; see SimulateOptions. */
+export async function simulate(
+  host: Host,
+  model: Model,
+  samples: Samples,
+  setting: Setting,
+  measures: Measures,
+  control: { signal?: AbortSignal | undefined; onProgress?: ((p: Progress) => void) | undefined },
+): Promise<Run> {
+  control.signal?.throwIfAborted();
+  const execution = new Execution(host, model, samples, setting, measures);
+  try {
+    return await execution.finish(control);
+  } finally {
+    execution.dispose();
+  }
+}
+
+class Execution {
+  readonly #host: Host;
+  readonly #model: Model;
+  readonly #setting: Setting;
+  readonly #plan: RunPlan;
+  readonly #region: Region;
+  /** Collected series, [record][replica][entry] each, growing by chunk. */
+  readonly #data: Float64Array[];
+  readonly #k: Float64Array;
+  #records = 0;
+  #step = 0;
+  /** Final theta of replicas that diverged while others go on. */
+  readonly #frozen = new Map<number, RealArray>();
+  readonly #diverged: Divergence[] = [];
+
+  constructor(host: Host, model: Model, samples: Samples, setting: Setting, measures: Measures) {
+    this.#host = host;
+    this.#model = model;
+    this.#setting = setting;
+    const { arena, core } = host;
+    const where = setting.scheme.name;
+    const key = keyOf(where, setting.seed);
+    const { region, plan } = arena.reserve(where, (base) =>
+      planRun(model, samples, setting, measures, core.real, base),
+    );
+    this.#region = region;
+    this.#plan = plan;
+    const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
+    const recorded = total * setting.replicas * plan.entries;
+    if (recorded > MAX_RECORDED) {
+      arena.release(region);
+      fail(
+        "memory",
+        "record",
+        `at most ${MAX_RECORDED} numbers can be recorded`,
+        `${total} records x ${setting.replicas} replicas x ${plan.entries} entries`,
+        "Record less often (a larger record.every).",
+      );
+    }
+    this.#k = new Float64Array(total);
+    this.#data = plan.series.map((s) => new Float64Array(total * setting.replicas * s.entries));
+
+    arena.clear(region);
+    writeConstants(arena, plan.constants);
+    const fields = controlOf(plan, setting, samples, key);
+    writeRun(arena, plan.run, fields);
+    writeRun(arena, plan.lossRun, {
+      ...fields,
+      PROBE_PASS: plan.lossPass.address,
+      EVERY: 0,
+      TRACE: plan.lossTrace,
+      TRACE_RECORD: 8 * plan.choice.groupLanes,
+      TRACE_GROUP: 8 * plan.choice.groupLanes,
+    });
+    for (const placed of [plan.stepPass, plan.lossPass, plan.probePass]) {
+      const { setup, setupEnd } = installPass(arena, placed);
+      core.exports.execute(setup, setupEnd);
+    }
+    if (setting.batches !== null) {
+      const table = arena.words(plan.batches, setting.batches.length);
+      for (const [i, n] of setting.batches.entries()) table[i] = n * samples.recordBytes;
+    }
+    if (plan.distinct !== 0) {
+      const table = arena.words(plan.distinct, samples.N);
+      for (let n = 0; n < samples.N; n++) table[n] = n;
+    }
+    this.#writeStates();
+  }
+
+  /** Address of the saved state of the group of a replica, and the replica's lane in it. */
+  #locate(replica: number): { shift: number; lane: number } {
+    const { groupLanes, groups } = this.#plan.choice;
+    const group = Math.floor(replica / groupLanes);
+    const { saved, state, stateBytes } = this.#plan;
+    return { shift: groups > 1 ? saved + group * stateBytes - state : 0, lane: replica % groupLanes };
+  }
+
+  #writeStates(): void {
+    const { arena } = this.#host;
+    const { plan, setting } = { plan: this.#plan, setting: this.#setting };
+    const { groups, groupLanes } = plan.choice;
+    for (let slot = 0; slot < groups * Math.max(groupLanes, plan.ld === 1 ? 1 : plan.ld); slot++) {
+      const perGroup = plan.ld === 1 ? 1 : plan.ld;
+      const group = Math.floor(slot / perGroup);
+      const lane = slot % perGroup;
+      if (group >= groups) break;
+      const replica = Math.min(group * groupLanes + Math.min(lane, groupLanes - 1), setting.replicas - 1);
+      // lanes beyond the replicas repeat the last one and stand still, so that they stay finite
+      const isReplica = lane < groupLanes && group * groupLanes + lane < setting.replicas;
+      const shift = groups > 1 ? plan.saved + group * plan.stateBytes - plan.state : 0;
+      const eta = isReplica ? setting.eta[replica]! : 0;
+      const keep = isReplica ? 1 - 2 * eta * setting.weightDecay[replica]! : 1;
+      arena.reals(plan.eta + shift, plan.ld)[lane] = eta;
+      arena.reals(plan.decay + shift, plan.ld)[lane] = keep;
+      for (const { block, address } of plan.theta) {
+        const view = arena.reals(address + shift, block.size * plan.ld);
+        for (let e = 0; e < block.size; e++)
+          view[e * plan.ld + lane] = setting.theta[replica * this.#model.P + block.offset + e]!;
+      }
+    }
+  }
+
+  #readTheta(replica: number): RealArray {
+    const { arena } = this.#host;
+    const { shift, lane } = this.#locate(replica);
+    const out = arena.array(this.#model.P);
+    for (const { block, address } of this.#plan.theta) {
+      const view = arena.reals(address + shift, block.size * this.#plan.ld);
+      for (let e = 0; e < block.size; e++) out[block.offset + e] = view[e * this.#plan.ld + lane]!;
+    }
+    return out;
+  }
+
+  async finish(control: {
+    signal?: AbortSignal | undefined;
+    onProgress?: ((p: Progress) => void) | undefined;
+  }): Promise<Run> {
+    const { setting } = { setting: this.#setting };
+    const began = performance.now();
+    let size = setting.lowering.chunk ?? 16;
+    let probeNow = setting.every !== 0;
+    let lastTurn = began;
+    for (;;) {
+      const count = Math.min(size, setting.steps - this.#step, this.#room(probeNow));
+      const start = performance.now();
+      const ended = this.#chunk(count, probeNow);
+      probeNow = false;
+      const now = performance.now();
+      if (setting.lowering.chunk === undefined) {
+        const spent = now - start;
+        // at most doubling keeps one slow reading from making a chunk nobody can interrupt
+        size = Math.max(
+          1,
+          Math.min(2 * size, spent > 0.01 ? Math.floor((size * CHUNK_MS) / spent) : 2 * size),
+        );
+      }
+      if (ended || this.#step >= setting.steps) break;
+      if (now - lastTurn >= CHUNK_MS / 2) {
+        if (control.onProgress) {
+          const elapsedMs = now - began;
+          control.onProgress({
+            step: this.#step,
+            steps: setting.steps,
+            replicas: setting.replicas,
+            elapsedMs,
+            remainingMs: (elapsedMs * (setting.steps - this.#step)) / Math.max(1, this.#step),
+            replicaStepsPerSecond: (1000 * this.#step * setting.replicas) / Math.max(1e-3, elapsedMs),
+          });
+        }
+        await turn();
+        lastTurn = performance.now();
+        if (control.signal?.aborted) throw this.#aborted(control.signal);
+      }
+    }
+    const run = this.#result();
+    if (control.onProgress) {
+      const elapsedMs = performance.now() - began;
+      control.onProgress({
+        step: this.#step,
+        steps: setting.steps,
+        replicas: setting.replicas,
+        elapsedMs,
+        remainingMs: 0,
+        replicaStepsPerSecond: (1000 * this.#step * setting.replicas) / Math.max(1e-3, elapsedMs),
+      });
+    }
+    if (run.status === "diverged" && setting.onDiverge === "throw") throw this.#divergence(run);
+    return run;
+  }
+
+  /** The signal's reason; what was recorded so far is on it when it is an object. */
+  #aborted(signal: AbortSignal): unknown {
+    const reason: unknown = signal.reason;
+    if (typeof reason === "object" && reason !== null) {
+      try {
+        Object.defineProperty(reason, "recorded", {
+          value: this.#result(),
+          configurable: true,
+          enumerable: false,
+        });
+      } catch {
+        // a frozen reason is the caller's own choice
+      }
+    }
+    return reason;
+  }
+
+  #divergence(run: Run): NoetherflowError {
+    const first = run.diverged.reduce((a, b) => (b.step < a.step ? b : a));
+    const error = new NoetherflowError("nonfinite", "run", {
+      expected: `theta became non-finite at step ${first.step}, replica ${first.replica} (eta ${this.#setting.eta[first.replica - this.#setting.firstReplica]}, last finite loss ${first.lastLoss.toPrecision(4)})`,
+      hint: 'Lower eta, or pass onDiverge: "stopReplica" to let the others go on.',
+    });
+    error.recorded = run;
+    return error;
+  }
+
+  /** Steps until the trace is full. */
+  #room(probeNow: boolean): number {
+    const { every } = this.#setting;
+    if (every === 0) return 4_294_967_295;
+    const free = this.#plan.traceRecords - (probeNow ? 1 : 0);
+    return free <= 0 ? 0 : free * every - (this.#step % every) + every - 1;
+  }
+
+  #advance(count: number, probeNow: boolean): { records: number; finite: boolean } {
+    const code = this.#host.core.exports.advance(this.#plan.run, count, probeNow ? 1 : 0);
+    this.#step += count;
+    return code >= 0 ? { records: code, finite: true } : { records: -1 - code, finite: false };
+  }
+
+  /** Advances; returns true when the run ends here because of a divergence. */
+  #chunk(count: number, probeNow: boolean): boolean {
+    const { arena } = this.#host;
+    const { saved, snapshot, stateBytes, choice } = this.#plan;
+    const bytes = choice.groups * stateBytes;
+    const first = this.#step;
+    arena.copyBytes(snapshot, saved, bytes);
+    const { records, finite } = this.#advance(count, probeNow);
+    if (finite) {
+      this.#drain(records);
+      return false;
+    }
+    // somewhere in this chunk a replica left the finite numbers: go through it step by step
+    arena.copyBytes(saved, snapshot, bytes);
+    this.#rewind(first);
+    if (probeNow) this.#drain(this.#advance(0, true).records);
+    const lastLoss = new Float64Array(this.#setting.replicas).fill(Number.NaN);
+    for (let s = 0; s < count; s++) {
+      this.#minibatchLoss(lastLoss);
+      arena.copyBytes(snapshot, saved, bytes);
+      const step = this.#advance(1, false);
+      const lost = step.finite ? [] : this.#nonFinite();
+      for (const replica of lost) {
+        this.#diverged.push({
+          replica: replica + this.#setting.firstReplica,
+          step: this.#step,
+          lastLoss: lastLoss[replica]!,
+        });
+      }
+      if (lost.length > 0 && this.#setting.onDiverge !== "stopReplica") {
+        arena.copyBytes(saved, snapshot, bytes);
+        this.#rewind(this.#step - 1);
+        return true;
+      }
+      this.#drain(step.records, lost);
+      if (lost.length > 0) {
+        this.#freeze(lost);
+        if (this.#diverged.length === this.#setting.replicas) return true;
+      }
+    }
+    return false;
+  }
+
+  #rewind(step: number): void {
+    this.#step = step;
+    setRun(this.#host.arena, this.#plan.run, "STEP", step);
+  }
+
+  /** Replicas with a theta that is not finite. */
+  #nonFinite(): number[] {
+    const out: number[] = [];
+    for (let r = 0; r < this.#setting.replicas; r++) {
+      if (!this.#frozen.has(r) && !this.#readTheta(r).every((x) => Number.isFinite(x))) out.push(r);
+    }
+    return out;
+  }
+
+  /** Updates the last finite minibatch loss of each replica at the present theta. */
+  #minibatchLoss(last: Float64Array): void {
+    const { arena, core } = this.#host;
+    const { choice, lossRun, lossTrace } = this.#plan;
+    // explicit batches end with the run, and so does the table they are read from
+    setRun(arena, lossRun, "STEP", this.#step);
+    core.exports.advance(lossRun, 0, 1);
+    const view = arena.doubles(lossTrace, choice.groups * choice.groupLanes);
+    for (let r = 0; r < last.length; r++) if (Number.isFinite(view[r]!)) last[r] = view[r]!;
+  }
+
+  /** Keeps the last finite theta of lost replicas and lets their lanes stand still at the start. */
+  #freeze(lost: readonly number[]): void {
+    const { arena } = this.#host;
+    const { plan, model, setting } = { plan: this.#plan, model: this.#model, setting: this.#setting };
+    for (const r of lost) {
+      const { shift, lane } = this.#locate(r);
+      const kept = arena.array(model.P);
+      const fromSnapshot = plan.snapshot - plan.saved;
+      for (const { block, address } of plan.theta) {
+        const before = arena.reals(address + shift + fromSnapshot, block.size * plan.ld);
+        const now = arena.reals(address + shift, block.size * plan.ld);
+        for (let e = 0; e < block.size; e++) {
+          kept[block.offset + e] = before[e * plan.ld + lane]!;
+          now[e * plan.ld + lane] = setting.theta[r * model.P + block.offset + e]!;
+        }
+      }
+      arena.reals(plan.eta + shift, plan.ld)[lane] = 0;
+      arena.reals(plan.decay + shift, plan.ld)[lane] = 1;
+      this.#frozen.set(r, kept);
+    }
+  }
+
+  /** Moves records from the trace into the series; what a lost replica would show is NaN. */
+  #drain(records: number, justLost: readonly number[] = []): void {
+    if (this.#setting.every === 0 || records === 0) return;
+    const { plan, setting } = { plan: this.#plan, setting: this.#setting };
+    const { groupLanes } = plan.choice;
+    const { replicas, every } = setting;
+    const perGroup = (plan.recordBytes / 8) * plan.traceRecords;
+    const view = this.#host.arena.doubles(plan.trace, perGroup * plan.choice.groups);
+    for (let i = 0; i < records; i++) {
+      const at = this.#records + i;
+      if (at >= this.#k.length) internal("run", "more records than planned");
+      this.#k[at] = at * every;
+      let slot = 0;
+      for (const [s, { entries }] of plan.series.entries()) {
+        const data = this.#data[s]!;
+        for (let r = 0; r < replicas; r++) {
+          const gone = this.#frozen.has(r) || justLost.includes(r);
+          const from =
+            Math.floor(r / groupLanes) * perGroup + i * (plan.recordBytes / 8) + slot + (r % groupLanes);
+          for (let e = 0; e < entries; e++) {
+            data[(at * replicas + r) * entries + e] = gone ? Number.NaN : view[from + e * groupLanes]!;
+          }
+        }
+        slot += entries * groupLanes;
+      }
+    }
+    this.#records += records;
+  }
+
+  #result(): Run {
+    const { plan, setting, model } = { plan: this.#plan, setting: this.#setting, model: this.#model };
+    const { replicas } = setting;
+    const { P } = model;
+    const theta = this.#host.arena.array(replicas * P);
+    for (let r = 0; r < replicas; r++) theta.set(this.#frozen.get(r) ?? this.#readTheta(r), r * P);
+    const n = this.#records;
+    const k = this.#k.slice(0, n);
+    const t = new Float64Array(n * replicas);
+    for (let i = 0; i < n; i++)
+      for (let r = 0; r < replicas; r++) t[i * replicas + r] = k[i]! * setting.eta[r]!;
+    const groups: Record<"blockNorms" | "charges" | "work" | "values", Record<string, SeriesData>> = {
+      blockNorms: {},
+      charges: {},
+      work: {},
+      values: {},
+    };
+    let loss: SeriesData | undefined;
+    for (const [i, s] of plan.series.entries()) {
+      const data = this.#data[i]!.slice(0, n * replicas * s.entries);
+      if (s.kind === "loss") loss = data;
+      else groups[s.kind][s.name] = data;
+    }
+    const { core } = this.#host;
+    return new Run({
+      theta,
+      replicas,
+      P,
+      steps: this.#step,
+      status: this.#diverged.length > 0 ? "diverged" : "done",
+      diverged: this.#diverged,
+      series: { k, t, ...(loss === undefined ? {} : { loss }), ...groups },
+      settings: {
+        scheme: setting.scheme.name,
+        sampling: setting.sampling,
+        batchSize: setting.scheme.visits === "batch" ? setting.S : null,
+        eta: [...setting.eta],
+        weightDecay: [...setting.weightDecay],
+        seed: setting.seed,
+        firstReplica: setting.firstReplica,
+        requestedSteps: setting.steps,
+        every: setting.every,
+        dtype: core.dtype,
+        variant: core.variant,
+        wasmSha256: core.sha256,
+        streamVersion: STREAM_VERSION,
+      },
+    });
+  }
+
+  dispose(): void {
+    this.#host.arena.release(this.#region);
+  }
+}

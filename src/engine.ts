@@ -1,0 +1,78 @@
+import { Arena } from "./core/arena.ts";
+import { loadSeeder } from "./core/key.ts";
+import { fail, NoetherflowError, show } from "./errors.ts";
+import { Model } from "./graph/model.ts";
+import type { Data } from "./models/samples.ts";
+import { Problem } from "./problem.ts";
+import type { Core, Dtype, Variant } from "./wasm/module.ts";
+
+/** One Wasm instance and the problems on it. Runs may interleave; nothing they compute changes. */
+export class Engine {
+  readonly dtype: Dtype;
+  readonly variant: Variant;
+  /** sha256 of the Wasm module, hex, or null when a compiled module was passed in. */
+  readonly wasmSha256: string | null;
+  readonly #host: { core: Core; arena: Arena };
+  readonly #problems = new Set<Problem>();
+  #disposed = false;
+
+  /** @internal use createEngine */
+  constructor(core: Core) {
+    this.dtype = core.dtype;
+    this.variant = core.variant;
+    this.wasmSha256 = core.sha256;
+    this.#host = { core, arena: new Arena(core.memory, core.exports.heapBase(), core.real.bytes) };
+    const symbol = (Symbol as { dispose?: symbol }).dispose;
+    if (symbol !== undefined) Object.defineProperty(this, symbol, { value: () => this.dispose() });
+  }
+
+  /** @internal The core, for tests that count calls into Wasm. */
+  get core(): Core {
+    return this.#host.core;
+  }
+
+  /** Wasm memory held by this engine's problems and runs, in bytes. */
+  get bytesInUse(): number {
+    return this.#host.arena.bytesInUse;
+  }
+
+  /**
+   * A model with data.
+   *
+   * @param data    arrays by input name (N samples each, nested or flat row-major, typed or not), a
+   *                sampler, or momentMatched(sampler)
+   * @param options with a sampler: `samples: N` makes a finite set (`dataSeed` says which); without
+   *                it samples are drawn fresh in every step and problem.N is Infinity
+   * @throws NoetherflowError "shape", "name", "nonfinite", "memory"
+   */
+  problem(model: Model, data: Data, options: { samples?: number; dataSeed?: string | number } = {}): Problem {
+    if (this.#disposed)
+      throw new NoetherflowError("unsupported", "problem", {
+        expected: "the engine was disposed of",
+        hint: "Make a new one with createEngine.",
+      });
+    if (!(model instanceof Model))
+      fail(
+        "shape",
+        "problem",
+        "expected a model",
+        show(model),
+        "Make one with model({...}) or parseModel(json).",
+      );
+    const problem = new Problem(this.#host, model, data, options, (p) => this.#problems.delete(p));
+    this.#problems.add(problem);
+    return problem;
+  }
+
+  /** Disposes of all problems. */
+  dispose(): void {
+    this.#disposed = true;
+    for (const problem of [...this.#problems]) problem.dispose();
+  }
+}
+
+/** An engine on a core that has been loaded. */
+export async function engineOn(core: Core): Promise<Engine> {
+  await loadSeeder();
+  return new Engine(core);
+}

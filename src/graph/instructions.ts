@@ -1,0 +1,177 @@
+import { table } from "./ops.ts";
+
+/**
+ * The instruction set: kernel name -> its parameters, in the order of its signature in assembly/.
+ * An instruction is 16 words of 32 bits: opcode, parameters, and `imm` (an f64) in words 14 and 15.
+ * `tools/gen-dispatch.ts` writes assembly/dispatch.ts and assembly/layout.ts from this file.
+ */
+const structural = {
+  matmulNN: ["dst", "a", "b", "m", "n", "k", "ldd", "lda", "ldb", "accumulate"],
+  matmulTN: ["dst", "a", "b", "m", "n", "k", "ldd", "lda", "ldb", "accumulate"],
+  matmulLaned: ["dst", "a", "b", "m", "n", "k", "ai", "ap", "bp", "bj", "ld", "accumulate"],
+  matmulLanedUniform: ["dst", "a", "b", "m", "n", "k", "ai", "ap", "bp", "bj", "ld", "accumulate"],
+  matmulUniformLaned: ["dst", "a", "b", "m", "n", "k", "ai", "ap", "bp", "bj", "ld", "accumulate"],
+  laneTranspose: ["dst", "a", "outer", "inner", "so", "si", "lanes", "ld"],
+  sumAxis: ["dst", "a", "outer", "count", "inner"],
+  sumAll: ["dst", "a", "elements", "ld"],
+  sumSquares: ["dst", "a", "elements", "ld"],
+  batchSum: ["dst", "a", "elements", "lanes", "ld"],
+  batchSumLaned: ["dst", "a", "n"],
+  softmax: ["dst", "a", "outer", "count", "inner"],
+  logsumexp: ["dst", "a", "outer", "count", "inner"],
+  scale: ["dst", "a", "n", "imm"],
+  fill: ["dst", "n", "imm"],
+  copyStrided: ["dst", "a", "rows", "cols", "ars", "acs", "ld"],
+  spreadLanes: ["dst", "a", "elements", "ld"],
+  update: ["theta", "g", "eta", "decay", "elements", "ld"],
+  addWork: ["dst", "q", "eta", "lanes"],
+  gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
+  noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
+  storeSamples: ["dst", "a", "elements", "lanes", "ld", "stride", "offset"],
+  treeSum: ["dst", "partial", "a", "lanes", "ld", "byReplica"],
+  closeTree: ["dst", "partial", "n"],
+  record: ["a", "slot", "lanes"],
+  recordExact: ["a", "slot", "lanes"],
+  copy: ["dst", "a", "n"],
+} as const;
+
+/** Where each structural kernel lives, for the generated imports. */
+export const homes: Record<string, readonly string[]> = {
+  matrix: [
+    "matmulNN",
+    "matmulTN",
+    "matmulLaned",
+    "matmulLanedUniform",
+    "matmulUniformLaned",
+    "laneTranspose",
+  ],
+  reduce: ["sumAxis", "sumAll", "sumSquares", "batchSum", "batchSumLaned", "softmax", "logsumexp"],
+  pointwise: ["scale", "fill", "copyStrided", "spreadLanes", "update", "addWork"],
+  transfer: ["gather", "noise", "storeSamples", "treeSum", "closeTree", "record", "recordExact", "copy"],
+};
+
+const UNARY = ["dst", "a", "n"] as const;
+const BINARY = ["dst", "a", "b", "n"] as const;
+const BROADCAST = [
+  "dst",
+  "a",
+  "b",
+  "rows",
+  "cols",
+  "ars",
+  "acs",
+  "brs",
+  "bcs",
+  "ld",
+  "lanedA",
+  "lanedB",
+] as const;
+
+/** Every instruction with its parameters; the position in the map is the opcode. */
+export const instructions: ReadonlyMap<string, readonly string[]> = new Map<string, readonly string[]>([
+  ...Object.entries(structural),
+  ...[...table.values()].flatMap((row): [string, readonly string[]][] =>
+    row.kernel === "unary"
+      ? [[row.name, UNARY]]
+      : row.kernel === "binary"
+        ? [
+            [row.name, BINARY],
+            [`${row.name}Broadcast`, BROADCAST],
+          ]
+        : [],
+  ),
+]);
+
+export const WORDS = 16;
+export const WORD_BYTES = 4 * WORDS;
+const IMM = 14;
+
+const opcodes = new Map([...instructions.keys()].map((name, i) => [name, i]));
+
+/** A growing list of encoded instructions. */
+export class Code {
+  #words: number[] = [];
+  #imms = new Map<number, number>();
+
+  /** Appends one instruction, parameters by name. */
+  emit(name: string, values: Readonly<Record<string, number>>): void {
+    const opcode = opcodes.get(name);
+    const parameters = instructions.get(name);
+    if (opcode === undefined || parameters === undefined) throw new Error(`no instruction ${name}`);
+    const start = this.#words.length;
+    for (let i = 0; i < WORDS; i++) this.#words.push(0);
+    this.#words[start] = opcode;
+    for (const [i, parameter] of parameters.entries()) {
+      const value = values[parameter];
+      if (value === undefined) throw new Error(`${name} needs ${parameter}`);
+      if (parameter === "imm") this.#imms.set(start + IMM, value);
+      else this.#words[start + 1 + i] = value;
+    }
+  }
+
+  get length(): number {
+    return this.#words.length / WORDS;
+  }
+
+  get byteLength(): number {
+    return this.#words.length * 4;
+  }
+
+  /** Writes the words at a byte address of a memory. */
+  writeTo(buffer: ArrayBufferLike, address: number): void {
+    new Uint32Array(buffer, address, this.#words.length).set(this.#words);
+    const view = new DataView(buffer, address, this.byteLength);
+    for (const [i, value] of this.#imms) view.setFloat64(4 * i, value, true);
+  }
+}
+
+/** Fields of a run's control block, one u32 each, in order. */
+export const runFields = [
+  "STEP_PASS",
+  "PROBE_PASS",
+  "KEY0",
+  "KEY1",
+  "FRESH_PURPOSE",
+  "DRAW_PURPOSE",
+  "FIRST_REPLICA",
+  "GROUP_LANES",
+  "GROUPS",
+  "GROUP_REPLICA",
+  "STATE",
+  "STATE_BYTES",
+  "SAVED",
+  "THETA",
+  "THETA_VALUES",
+  "STEP",
+  "EVERY",
+  "TRACE",
+  "TRACE_RECORD",
+  "TRACE_GROUP",
+  "WINDOW",
+  "WINDOW_STEPS",
+  "WINDOW_FIRST",
+  "WINDOW_VALID",
+  "BATCH_SIZE",
+  "DRAW_LANES",
+  "BELOW",
+  "RECORD_BYTES",
+  /** Address of an identity table when a batch must not repeat a sample, else 0. */
+  "DISTINCT",
+] as const;
+
+/** Fields of a pass. */
+export const passFields = [
+  "BEFORE",
+  "BEFORE_END",
+  "BODY",
+  "BODY_END",
+  "TAIL",
+  "TAIL_END",
+  "AFTER",
+  "AFTER_END",
+  "BLOCKS",
+  "BLOCK_LANES",
+  "DRAW_KIND",
+  "DRAW_TABLE",
+  "DRAW_STRIDE",
+] as const;

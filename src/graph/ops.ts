@@ -1,0 +1,584 @@
+import { fail, nearest, show, showShape } from "../errors.ts";
+import {
+  type Attrs,
+  describe,
+  type Graph,
+  MAX_ENTRIES,
+  type Node,
+  type Shape,
+  sameShape,
+  sizeOf,
+} from "./node.ts";
+
+/**
+ * The op table: one row per op. A row says how its value is shaped, how it is differentiated
+ * (`jvp`: tangents in, tangent out; `vjp`: cotangent in, one cotangent per argument out) and which
+ * kernel computes it. Rules are written with the builders below, so they emit ops of this table
+ * only and derivatives compose to any order.
+ */
+export interface OpRow {
+  /** Name in model files; the builder's name is the same in camelCase. */
+  readonly name: string;
+  readonly arity: number;
+  /** Options a model file may give, besides `shapes`. */
+  readonly options?: readonly OptionName[];
+  /** Result shape; throws a sentence when the arguments do not fit. */
+  shape(args: readonly Node[], attrs: Attrs): Shape;
+  /** How the lowering computes it; ops without one are rewritten by `expand`. */
+  readonly kernel?: Kernel;
+  /** Derivative rules; absent where `expand` gives them. */
+  jvp?(node: Node, tangents: Tangents): Node | null;
+  vjp?(node: Node, cotangent: Node, needs: readonly boolean[]): (Node | null)[];
+  /** A composition of other ops that replaces this one on reading. */
+  expand?(args: readonly Node[], attrs: Attrs): Node;
+  /** Where conformance tests draw arguments from; [-2, 2] when absent. */
+  readonly domain?: readonly [number, number];
+}
+
+/** One tangent per argument, null where it does not move; ops have at most two arguments. */
+export type Tangents = readonly [Node | null, Node | null];
+
+export type OptionName = "axis" | "keepdims" | "shape" | "c";
+
+/** What the lowering has to know: elementwise kernels are named after the op. */
+export type Kernel =
+  | "unary"
+  | "binary"
+  | "matmul"
+  | "transpose"
+  | "scale"
+  | "reduce"
+  | "axis"
+  | "outer"
+  | "broadcast"
+  | "alias"
+  | "batchSum";
+
+type Rule = Omit<OpRow, "name">;
+
+const same = (args: readonly Node[]): Shape => args[0]!.shape;
+
+/** numpy broadcasting of two shapes; throws with both operands named. */
+function broadcastShape(args: readonly Node[]): Shape {
+  const [a, b] = [args[0]!, args[1]!];
+  const rank = Math.max(a.shape.length, b.shape.length);
+  const out: number[] = [];
+  for (let i = 0; i < rank; i++) {
+    const da = a.shape[a.shape.length - rank + i] ?? 1;
+    const db = b.shape[b.shape.length - rank + i] ?? 1;
+    if (da !== db && da !== 1 && db !== 1) {
+      throw new ShapeMismatch(`two shapes that broadcast`, `${describe(a)} and ${describe(b)}`);
+    }
+    out.push(Math.max(da, db));
+  }
+  return out;
+}
+
+/** Raised by shape rules; `apply` adds the op's name and the place in a file. */
+class ShapeMismatch extends Error {
+  constructor(
+    readonly expected: string,
+    readonly got: string,
+  ) {
+    super(expected);
+  }
+}
+
+function matmulShape(args: readonly Node[]): Shape {
+  const [a, b] = [args[0]!, args[1]!];
+  const inner = a.shape.at(-1);
+  const other = b.shape.length === 2 ? b.shape[0] : b.shape.at(-1);
+  if (inner === undefined || other === undefined || inner !== other) {
+    throw new ShapeMismatch(
+      "operands of rank 1 or 2 whose inner sizes agree",
+      `${describe(a)} and ${describe(b)}`,
+    );
+  }
+  return [...a.shape.slice(0, -1), ...(b.shape.length === 2 ? [b.shape[1]!] : [])];
+}
+
+function rankTwo(args: readonly Node[]): Shape {
+  const a = args[0]!;
+  if (a.shape.length !== 2) throw new ShapeMismatch("a matrix", describe(a));
+  return [a.shape[1]!, a.shape[0]!];
+}
+
+function reduceShape(args: readonly Node[], attrs: Attrs): Shape {
+  const a = args[0]!;
+  if (attrs.axis == null) return attrs.keepdims ? a.shape.map(() => 1) : [];
+  return a.shape.flatMap((d, i) => (i === attrs.axis ? (attrs.keepdims ? [1] : []) : [d]));
+}
+
+/** Sums a cotangent of a broadcast result back to an operand's shape. */
+export function sumTo(x: Node, shape: Shape): Node {
+  if (sameShape(x.shape, shape)) return x;
+  if (sizeOf(shape) === 1) return reshape(sum(x), shape);
+  let out = x;
+  while (out.shape.length > shape.length) out = sum(out, { axis: 0 });
+  for (let i = 0; i < shape.length; i++) {
+    if (shape[i] === 1 && out.shape[i] !== 1) out = sum(out, { axis: i, keepdims: true });
+  }
+  return out;
+}
+
+/** A reduction's cotangent or tangent spread over the shape it was reduced from. */
+function spread(ct: Node, like: Node, attrs: Attrs): Node {
+  const kept =
+    attrs.axis == null ? like.shape.map(() => 1) : like.shape.map((d, i) => (i === attrs.axis ? 1 : d));
+  return broadcastTo(reshape(ct, kept), like.shape);
+}
+
+/** A tangent brought to the shape of a result it was broadcast into. */
+const grow = (t: Node, node: Node): Node => broadcastTo(t, node.shape);
+
+const addTangents = (a: Node | null, b: Node | null): Node | null =>
+  a === null ? b : b === null ? a : add(a, b);
+
+/** Elementwise op with y' = slope(x, y): both rules follow from the slope. */
+function unary(slope: (x: Node, y: Node) => Node, domain?: readonly [number, number]): Rule {
+  return {
+    arity: 1,
+    shape: same,
+    kernel: "unary",
+    jvp: (n, [t]) => t && mul(t, slope(n.args[0]!, n)),
+    vjp: (n, ct) => [mul(ct, slope(n.args[0]!, n))],
+    ...(domain ? { domain } : {}),
+  };
+}
+
+/** Piecewise constant: its derivative is zero almost everywhere. */
+const flat: Rule = { arity: 1, shape: same, kernel: "unary", jvp: () => null, vjp: () => [null] };
+
+const rules: Record<string, Rule> = {
+  matmul: {
+    arity: 2,
+    shape: matmulShape,
+    kernel: "matmul",
+    jvp: (n, [ta, tb]) => addTangents(ta && matmul(ta, n.args[1]!), tb && matmul(n.args[0]!, tb)),
+    vjp: (n, ct, needs) => {
+      const [a, b] = [n.args[0]!, n.args[1]!];
+      const ranks = `${a.shape.length}${b.shape.length}`;
+      const forA = () =>
+        ranks === "22"
+          ? matmul(ct, transpose(b))
+          : ranks === "21"
+            ? outer(ct, b)
+            : ranks === "12"
+              ? matmul(b, ct)
+              : mul(ct, b);
+      const forB = () =>
+        ranks === "22"
+          ? matmul(transpose(a), ct)
+          : ranks === "21"
+            ? matmul(transpose(a), ct)
+            : ranks === "12"
+              ? outer(a, ct)
+              : mul(ct, a);
+      return [needs[0] ? forA() : null, needs[1] ? forB() : null];
+    },
+  },
+  transpose: {
+    arity: 1,
+    shape: rankTwo,
+    kernel: "transpose",
+    jvp: (_, [t]) => t && transpose(t),
+    vjp: (_, ct) => [transpose(ct)],
+  },
+  outer: {
+    arity: 2,
+    shape: (args) => {
+      const [a, b] = [args[0]!, args[1]!];
+      if (a.shape.length !== 1 || b.shape.length !== 1)
+        throw new ShapeMismatch("two vectors", `${describe(a)} and ${describe(b)}`);
+      return [a.shape[0]!, b.shape[0]!];
+    },
+    kernel: "outer",
+    jvp: (n, [ta, tb]) => addTangents(ta && outer(ta, n.args[1]!), tb && outer(n.args[0]!, tb)),
+    vjp: (n, ct, needs) => [
+      needs[0] ? matmul(ct, n.args[1]!) : null,
+      needs[1] ? matmul(n.args[0]!, ct) : null,
+    ],
+  },
+  add: {
+    arity: 2,
+    shape: broadcastShape,
+    kernel: "binary",
+    jvp: (n, [ta, tb]) => addTangents(ta && grow(ta, n), tb && grow(tb, n)),
+    vjp: (n, ct, needs) => n.args.map((a, i) => (needs[i] ? sumTo(ct, a.shape) : null)),
+  },
+  sub: {
+    arity: 2,
+    shape: broadcastShape,
+    kernel: "binary",
+    jvp: (n, [ta, tb]) => addTangents(ta && grow(ta, n), tb && grow(scale(tb, -1), n)),
+    vjp: (n, ct, needs) => [
+      needs[0] ? sumTo(ct, n.args[0]!.shape) : null,
+      needs[1] ? scale(sumTo(ct, n.args[1]!.shape), -1) : null,
+    ],
+  },
+  mul: {
+    arity: 2,
+    shape: broadcastShape,
+    kernel: "binary",
+    jvp: (n, [ta, tb]) => addTangents(ta && grow(mul(ta, n.args[1]!), n), tb && grow(mul(n.args[0]!, tb), n)),
+    vjp: (n, ct, needs) => [
+      needs[0] ? sumTo(mul(ct, n.args[1]!), n.args[0]!.shape) : null,
+      needs[1] ? sumTo(mul(ct, n.args[0]!), n.args[1]!.shape) : null,
+    ],
+  },
+  div: {
+    arity: 2,
+    shape: broadcastShape,
+    kernel: "binary",
+    domain: [0.5, 2],
+    jvp: (n, [ta, tb]) =>
+      addTangents(ta && grow(div(ta, n.args[1]!), n), tb && grow(scale(div(mul(n, tb), n.args[1]!), -1), n)),
+    vjp: (n, ct, needs) => {
+      const each = div(ct, n.args[1]!);
+      return [
+        needs[0] ? sumTo(each, n.args[0]!.shape) : null,
+        needs[1] ? scale(sumTo(mul(each, n), n.args[1]!.shape), -1) : null,
+      ];
+    },
+  },
+  scale: {
+    arity: 1,
+    options: ["c"],
+    shape: same,
+    kernel: "scale",
+    jvp: (n, [t]) => t && scale(t, n.attrs.c!),
+    vjp: (n, ct) => [scale(ct, n.attrs.c!)],
+  },
+  tanh: unary((_, y) => sub(1, square(y))),
+  sigmoid: unary((_, y) => mul(y, sub(1, y))),
+  softplus: unary((x) => sigmoid(x)),
+  exp: unary((_, y) => y),
+  log: unary((x) => div(1, x), [0.5, 3]),
+  sqrt: unary((_, y) => div(0.5, y), [0.5, 3]),
+  square: unary((x) => scale(x, 2)),
+  relu: unary((x) => step(x)),
+  abs: unary((x) => sign(x)),
+  step: flat,
+  sign: flat,
+  sum: {
+    arity: 1,
+    options: ["axis", "keepdims"],
+    shape: reduceShape,
+    kernel: "reduce",
+    jvp: (n, [t]) => t && sum(t, n.attrs),
+    vjp: (n, ct) => [spread(ct, n.args[0]!, n.attrs)],
+  },
+  mean: {
+    arity: 1,
+    options: ["axis", "keepdims"],
+    shape: reduceShape,
+    expand: ([a], attrs) => {
+      const count = attrs.axis == null ? sizeOf(a!.shape) : a!.shape[attrs.axis]!;
+      return scale(sum(a!, attrs), 1 / count);
+    },
+  },
+  sqnorm: {
+    arity: 1,
+    shape: () => [],
+    kernel: "reduce",
+    jvp: (n, [t]) => t && scale(sum(mul(n.args[0]!, t)), 2),
+    vjp: (n, ct) => [mul(ct, scale(n.args[0]!, 2))],
+  },
+  norm: { arity: 1, shape: () => [], expand: ([a]) => sqrt(sqnorm(a!)) },
+  softmax: {
+    arity: 1,
+    options: ["axis"],
+    shape: same,
+    kernel: "axis",
+    jvp: (n, [t]) => t && softmaxPull(n, t),
+    vjp: (n, ct) => [softmaxPull(n, ct)],
+  },
+  logsumexp: {
+    arity: 1,
+    options: ["axis", "keepdims"],
+    shape: reduceShape,
+    kernel: "axis",
+    jvp: (n, [t]) => t && sum(mul(softmax(n.args[0]!, { axis: n.attrs.axis! }), t), n.attrs),
+    vjp: (n, ct) => [mul(spread(ct, n.args[0]!, n.attrs), softmax(n.args[0]!, { axis: n.attrs.axis! }))],
+  },
+  broadcast_to: {
+    arity: 1,
+    options: ["shape"],
+    shape: ([a], attrs) => {
+      const target = attrs.shape!;
+      const offset = target.length - a!.shape.length;
+      if (offset < 0 || a!.shape.some((d, i) => d !== 1 && d !== target[i + offset])) {
+        throw new ShapeMismatch(`a value that broadcasts to ${showShape(target)}`, describe(a!));
+      }
+      return target;
+    },
+    kernel: "broadcast",
+    jvp: (n, [t]) => t && broadcastTo(t, n.shape),
+    vjp: (n, ct) => [sumTo(ct, n.args[0]!.shape)],
+  },
+  reshape: {
+    arity: 1,
+    options: ["shape"],
+    shape: ([a], attrs) => {
+      if (sizeOf(attrs.shape!) !== sizeOf(a!.shape)) {
+        throw new ShapeMismatch(`a value with ${sizeOf(attrs.shape!)} entries`, describe(a!));
+      }
+      return attrs.shape!;
+    },
+    kernel: "alias",
+    jvp: (n, [t]) => t && reshape(t, n.shape),
+    vjp: (n, ct) => [reshape(ct, n.args[0]!.shape)],
+  },
+  gelu_tanh: {
+    arity: 1,
+    shape: same,
+    expand: ([x]) => {
+      // sqrt(2 / pi) as a literal: the host's Math must not decide a number
+      const inner = scale(add(x!, scale(mul(square(x!), x!), 0.044715)), 0.7978845608028654);
+      return mul(scale(x!, 0.5), add(1, tanh(inner)));
+    },
+  },
+  /**
+   * Sum over the samples of the batch. Not for model files: derive.ts puts it where a cotangent
+   * leaves the part of the graph that varies with the sample (a parameter's gradient).
+   */
+  batch_sum: {
+    arity: 1,
+    shape: same,
+    kernel: "batchSum",
+    jvp: (_, [t]) => t && batchSum(t),
+    vjp: (_, ct) => [ct],
+  },
+};
+
+/** Both rules of softmax: p * (t - sum(p t)), the Jacobian being symmetric. */
+function softmaxPull(p: Node, t: Node): Node {
+  return mul(p, sub(t, sum(mul(p, t), { axis: p.attrs.axis!, keepdims: true })));
+}
+
+/** The table itself, in the order that numbers the ops. */
+export const table: ReadonlyMap<string, OpRow> = new Map(
+  Object.entries(rules).map(([name, rule]) => [name, { name, ...rule }]),
+);
+
+/** Ops a model file may name. */
+export const publicOps: readonly string[] = [...table.keys()].filter((name) => name !== "batch_sum");
+
+/** Row of an op that is known to exist. */
+export function rowOf(op: string): OpRow | undefined {
+  return table.get(op);
+}
+
+/**
+ * Applies an op of the table: checks arity and options, infers the shape, expands compositions,
+ * merges with an equal node of the same graph.
+ *
+ * @param where the place to name in an error (a path in a model file, or the builder)
+ * @throws NoetherflowError "name", "shape" or "range"
+ */
+export function apply(op: string, args: readonly Node[], options: Attrs = {}, where = op): Node {
+  const row = table.get(op);
+  if (row === undefined)
+    return fail("name", where, "expected an op of the table", show(op), nearest(op, publicOps));
+  if (args.length !== row.arity) {
+    return fail(
+      "shape",
+      where,
+      `${op} takes ${row.arity} argument${row.arity === 1 ? "" : "s"}`,
+      `${args.length}`,
+    );
+  }
+  const graph = args[0]!.graph;
+  for (const arg of args) {
+    if (arg.graph !== graph) {
+      return fail(
+        "unsupported",
+        where,
+        "all arguments must belong to one model",
+        `nodes of two models`,
+        "Build the expression inside one model's loss function.",
+      );
+    }
+  }
+  const attrs = normalise(row, args, options, where);
+  try {
+    const shape = Object.freeze(row.shape(args, attrs));
+    if (sizeOf(shape) > MAX_ENTRIES) {
+      return fail(
+        "memory",
+        where,
+        `a value may have at most ${MAX_ENTRIES} entries`,
+        `${op} of shape ${showShape(shape)}`,
+      );
+    }
+    if (row.expand) return row.expand(args, attrs);
+    if (op === "scale" && attrs.c === 1) return args[0]!;
+    if ((op === "reshape" || op === "broadcast_to") && sameShape(shape, args[0]!.shape)) return args[0]!;
+    if (op === "transpose" && args[0]!.op === "transpose") return args[0]!.args[0]!;
+    if (op === "mul" && args[0]!.op === "number" && sameShape(shape, args[1]!.shape))
+      return scale(args[1]!, args[0]!.attrs.c!);
+    if (op === "mul" && args[1]!.op === "number" && sameShape(shape, args[0]!.shape))
+      return scale(args[0]!, args[1]!.attrs.c!);
+    let varies = 0;
+    let phase = 0;
+    for (const arg of args) {
+      varies |= arg.varies;
+      phase = Math.max(phase, arg.phase);
+    }
+    if (op === "batch_sum") return graph.intern(op, args, attrs, shape, 1, phase + 1);
+    return graph.intern(op, args, attrs, shape, varies, phase);
+  } catch (error) {
+    if (error instanceof ShapeMismatch)
+      return fail("shape", where, `${op} expects ${error.expected}`, error.got);
+    throw error;
+  }
+}
+
+function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: string): Attrs {
+  const attrs: { -readonly [K in keyof Attrs]: Attrs[K] } = {};
+  const rank = args[0]!.shape.length;
+  if (row.options?.includes("axis")) {
+    const perAxis = row.kernel === "axis";
+    const axis = options.axis === undefined ? (perAxis ? -1 : null) : options.axis;
+    if (axis === null && !perAxis) attrs.axis = null;
+    else if (axis === null || !Number.isInteger(axis) || axis < -rank || axis >= rank) {
+      fail(
+        "range",
+        where,
+        `${row.name} of ${describe(args[0]!)} takes an axis in [${-rank}, ${rank - 1}]${perAxis ? "" : " or null"}`,
+        show(axis),
+      );
+    } else attrs.axis = axis < 0 ? axis + rank : axis;
+  }
+  if (row.options?.includes("keepdims") && options.keepdims) attrs.keepdims = true;
+  if (row.options?.includes("shape")) {
+    if (options.shape === undefined) fail("shape", where, `${row.name} needs a shape`);
+    attrs.shape = Object.freeze([...options.shape!]);
+  }
+  if (row.options?.includes("c")) {
+    if (typeof options.c !== "number" || !Number.isFinite(options.c)) {
+      fail("range", where, `${row.name} needs a finite number`, show(options.c));
+    }
+    attrs.c = options.c!;
+  }
+  return attrs;
+}
+
+/** An argument of a builder: a node, or a number where some other argument is a node. */
+export type Operand = Node | number;
+
+const isNode = (x: unknown): x is Node => typeof x === "object" && x !== null && "graph" in x && "op" in x;
+
+function nodes(op: string, operands: readonly Operand[]): Node[] {
+  let graph: Graph | undefined;
+  for (const x of operands) if (isNode(x)) graph = x.graph;
+  return operands.map((x) => {
+    if (isNode(x)) return x;
+    if (typeof x !== "number" || !Number.isFinite(x) || graph === undefined) {
+      return fail(
+        "range",
+        `ops.${op}`,
+        "expected values of the model, and finite numbers beside them",
+        show(x),
+      );
+    }
+    return graph.number(x);
+  });
+}
+
+const unaryBuilder =
+  (op: string) =>
+  (x: Node): Node =>
+    apply(op, nodes(op, [x]), {}, `ops.${op}`);
+const binaryBuilder =
+  (op: string) =>
+  (a: Operand, b: Operand): Node =>
+    apply(op, nodes(op, [a, b]), {}, `ops.${op}`);
+
+/** Matrix product by numpy's rules for ranks 1 and 2. */
+export const matmul = binaryBuilder("matmul");
+export const transpose = unaryBuilder("transpose");
+/** a b^T of two vectors. */
+export const outer = binaryBuilder("outer");
+export const add = binaryBuilder("add");
+export const sub = binaryBuilder("sub");
+export const mul = binaryBuilder("mul");
+export const div = binaryBuilder("div");
+export const tanh = unaryBuilder("tanh");
+export const sigmoid = unaryBuilder("sigmoid");
+/** ln(1 + e^x). */
+export const softplus = unaryBuilder("softplus");
+export const exp = unaryBuilder("exp");
+export const log = unaryBuilder("log");
+export const sqrt = unaryBuilder("sqrt");
+export const square = unaryBuilder("square");
+export const relu = unaryBuilder("relu");
+export const abs = unaryBuilder("abs");
+/** 1 where x > 0, else 0. */
+export const step = unaryBuilder("step");
+export const sign = unaryBuilder("sign");
+/** Sum of squares of all entries. */
+export const sqnorm = unaryBuilder("sqnorm");
+/** Root of the sum of squares of all entries. */
+export const norm = unaryBuilder("norm");
+export const geluTanh = unaryBuilder("gelu_tanh");
+/** c x for a number c. */
+export const scale = (x: Node, c: number): Node => apply("scale", nodes("scale", [x]), { c }, "ops.scale");
+
+export interface AxisOptions {
+  /** Axis of the per-sample value, negative from the end; null or absent sums over all entries. */
+  readonly axis?: number | null;
+  readonly keepdims?: boolean;
+}
+const axisAttrs = ({ axis, keepdims }: AxisOptions): Attrs => ({
+  ...(axis === undefined ? {} : { axis }),
+  ...(keepdims ? { keepdims } : {}),
+});
+export const sum = (x: Node, options: AxisOptions = {}): Node =>
+  apply("sum", nodes("sum", [x]), axisAttrs(options), "ops.sum");
+export const mean = (x: Node, options: AxisOptions = {}): Node =>
+  apply("mean", nodes("mean", [x]), axisAttrs(options), "ops.mean");
+/** exp(x) / sum exp(x) along one axis, the last when absent. */
+export const softmax = (x: Node, options: { axis?: number } = {}): Node =>
+  apply("softmax", nodes("softmax", [x]), axisAttrs(options), "ops.softmax");
+/** ln sum exp(x) along one axis, the last when absent. */
+export const logsumexp = (x: Node, options: { axis?: number; keepdims?: boolean } = {}): Node =>
+  apply("logsumexp", nodes("logsumexp", [x]), axisAttrs(options), "ops.logsumexp");
+export const broadcastTo = (x: Node, shape: Shape): Node =>
+  apply("broadcast_to", nodes("broadcast_to", [x]), { shape }, "ops.broadcastTo");
+export const reshape = (x: Node, shape: Shape): Node =>
+  apply("reshape", nodes("reshape", [x]), { shape }, "ops.reshape");
+/** Internal: see the table. */
+export const batchSum = (x: Node): Node => apply("batch_sum", [x]);
+
+/** The builders users write losses with. */
+export const ops = {
+  matmul,
+  transpose,
+  outer,
+  add,
+  sub,
+  mul,
+  div,
+  scale,
+  tanh,
+  sigmoid,
+  softplus,
+  exp,
+  log,
+  sqrt,
+  square,
+  relu,
+  abs,
+  step,
+  sign,
+  sum,
+  mean,
+  sqnorm,
+  norm,
+  softmax,
+  logsumexp,
+  geluTanh,
+  broadcastTo,
+  reshape,
+} as const;

@@ -1,0 +1,104 @@
+import type { Arena } from "../core/arena.ts";
+import { type Code, passFields, runFields } from "./instructions.ts";
+import type { Pass, Planner } from "./lower.ts";
+import type { Node } from "./node.ts";
+
+/** How a pass finds the records of its samples. */
+export type Draws =
+  | { readonly kind: "none" }
+  /** Philox draws of the run's window. */
+  | { readonly kind: "window"; readonly strideBytes: number }
+  /** The same table of byte offsets in every step: the whole data set in order. */
+  | { readonly kind: "all"; readonly table: number }
+  /** A table with the draws of every step. */
+  | { readonly kind: "table"; readonly table: number };
+
+/** A lowered pass with addresses for its code; nothing is written before `install`. */
+export interface PlacedPass {
+  readonly address: number;
+  readonly pass: Pass;
+  readonly draws: Draws;
+  readonly code: readonly [Code, number][];
+}
+
+export function placePass(planner: Planner, pass: Pass, draws: Draws): PlacedPass {
+  const address = planner.take(4 * passFields.length);
+  const code = [pass.setup, pass.before, pass.body, pass.tail, pass.after].map((c): [Code, number] => [
+    c,
+    planner.take(c.byteLength),
+  ]);
+  return { address, pass, draws, code };
+}
+
+/** Writes a pass into memory; its setup code is then at [start, end) to be executed once. */
+export function installPass(arena: Arena, placed: PlacedPass): { setup: number; setupEnd: number } {
+  for (const [code, address] of placed.code) if (code.length > 0) code.writeTo(arena.buffer, address);
+  const range = (i: number): [number, number] => {
+    const [code, address] = placed.code[i]!;
+    return [address, address + code.byteLength];
+  };
+  const [setup, setupEnd] = range(0);
+  const [before, beforeEnd] = range(1);
+  const [body, bodyEnd] = range(2);
+  const [tail, tailEnd] = range(3);
+  const [after, afterEnd] = range(4);
+  const { draws } = placed;
+  writeFields(arena, placed.address, passFields, {
+    BEFORE: before,
+    BEFORE_END: beforeEnd,
+    BODY: body,
+    BODY_END: bodyEnd,
+    TAIL: tail,
+    TAIL_END: tailEnd,
+    AFTER: after,
+    AFTER_END: afterEnd,
+    BLOCKS: placed.pass.blocks,
+    BLOCK_LANES: placed.pass.blockLanes,
+    DRAW_KIND: { none: 0, window: 1, all: 2, table: 3 }[draws.kind],
+    DRAW_TABLE: "table" in draws ? draws.table : 0,
+    DRAW_STRIDE: draws.kind === "window" ? draws.strideBytes : 4,
+  });
+  return { setup, setupEnd };
+}
+
+/** Writes a control block; fields not named are 0. */
+export function writeRun(
+  arena: Arena,
+  address: number,
+  values: Partial<Record<(typeof runFields)[number], number>>,
+): void {
+  writeFields(arena, address, runFields, values);
+}
+
+export function readRun(arena: Arena, address: number, field: (typeof runFields)[number]): number {
+  return arena.words(address + 4 * runFields.indexOf(field), 1)[0]!;
+}
+
+export function setRun(
+  arena: Arena,
+  address: number,
+  field: (typeof runFields)[number],
+  value: number,
+): void {
+  arena.words(address + 4 * runFields.indexOf(field), 1)[0] = value;
+}
+
+export const RUN_BYTES = 4 * runFields.length;
+
+function writeFields<T extends string>(
+  arena: Arena,
+  address: number,
+  names: readonly T[],
+  values: Partial<Record<T, number>>,
+): void {
+  const words = arena.words(address, names.length);
+  for (const [i, name] of names.entries()) words[i] = values[name] ?? 0;
+}
+
+/** Writes constants collected while lowering. */
+export function writeConstants(arena: Arena, constants: ReadonlyMap<number, Node>): void {
+  for (const [address, node] of constants) {
+    if (node.op === "number") arena.reals(address, 1)[0] = node.attrs.c!;
+    else arena.reals(address, node.attrs.values!.length).set(node.attrs.values!);
+  }
+}

@@ -1,0 +1,104 @@
+import type { Arena, RealArray, Region } from "../core/arena.ts";
+import type { Key } from "../core/key.ts";
+import { type Effect, lower, Planner, type Source } from "../graph/lower.ts";
+import type { Block } from "../graph/model.ts";
+import type { Node } from "../graph/node.ts";
+import { type Draws, installPass, placePass, RUN_BYTES, writeConstants, writeRun } from "../graph/program.ts";
+import type { Core } from "../wasm/module.ts";
+
+/** What everything that computes needs: the instance and its memory. */
+export interface Host {
+  readonly core: Core;
+  readonly arena: Arena;
+}
+
+export interface EvaluationSpec {
+  /** Named in a refusal for lack of memory. */
+  readonly where: string;
+  /** Parameter leaves and their blocks. */
+  readonly params: readonly { readonly node: Node; readonly block: Block }[];
+  readonly source: Source;
+  readonly draws: Draws;
+  /** Samples per block. */
+  readonly block: number;
+  /** Writes the effects; `take` reserves room for results. */
+  readonly effects: (take: (values: number) => number) => readonly Effect[];
+}
+
+/** One pass made ready: theta in, results out, any number of times. */
+export class Evaluation {
+  readonly #host: Host;
+  readonly #region: Region;
+  readonly #run: number;
+  readonly #pass: number;
+  readonly #theta: readonly { readonly block: Block; readonly address: number }[];
+  /** Result addresses, in the order they were taken. */
+  readonly results: readonly number[];
+
+  constructor(host: Host, spec: EvaluationSpec) {
+    const { core, arena } = host;
+    const { region, plan } = arena.reserve(spec.where, (base) => {
+      const planner = new Planner(base);
+      const run = planner.take(RUN_BYTES);
+      const values = (n: number) => planner.take((n + core.real.perRegister) * core.real.bytes);
+      const theta = spec.params.map(({ node, block }) => ({ node, block, address: values(block.size) }));
+      const results: number[] = [];
+      const effects = spec.effects((n) => {
+        const address = values(n);
+        results.push(address);
+        return address;
+      });
+      const constants = new Map<number, Node>();
+      const pass = lower(effects, {
+        real: core.real,
+        lanes: "samples",
+        replicas: 1,
+        block: spec.block,
+        source: spec.source,
+        params: new Map(theta.map((t) => [t.node, t.address])),
+        constant: (node, address) => constants.set(address, node),
+        planner,
+      });
+      const placed = placePass(planner, pass, spec.draws);
+      return { bytes: planner.end - base, run, theta, results, constants, placed };
+    });
+    this.#host = host;
+    this.#region = region;
+    this.#run = plan.run;
+    this.#theta = plan.theta;
+    this.#pass = plan.placed.address;
+    this.results = plan.results;
+    arena.clear(region);
+    writeConstants(arena, plan.constants);
+    const { setup, setupEnd } = installPass(arena, plan.placed);
+    core.exports.execute(setup, setupEnd);
+  }
+
+  /** Runs the pass at a theta; samples drawn fresh use the key, purpose and step. */
+  run(theta: ArrayLike<number> | null, draw?: { key: Key; purpose: number; step?: number }): void {
+    const { arena, core } = this.#host;
+    if (theta !== null) {
+      for (const { block, address } of this.#theta) {
+        const view = arena.reals(address, block.size);
+        for (let i = 0; i < block.size; i++) view[i] = theta[block.offset + i]!;
+      }
+    }
+    writeRun(arena, this.#run, {
+      STEP_PASS: this.#pass,
+      KEY0: draw?.key.key0 ?? 0,
+      KEY1: draw?.key.key1 ?? 0,
+      FRESH_PURPOSE: draw?.purpose ?? 0,
+      STEP: draw?.step ?? 0,
+    });
+    core.exports.evaluate(this.#run);
+  }
+
+  /** Copies a result out. */
+  read(index: number, length: number): RealArray {
+    return this.#host.arena.reals(this.results[index]!, length).slice();
+  }
+
+  dispose(): void {
+    this.#host.arena.release(this.#region);
+  }
+}

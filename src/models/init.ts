@@ -1,0 +1,107 @@
+import type { RealArray } from "../core/arena.ts";
+import { keyOf, PURPOSE } from "../core/key.ts";
+import { checkKnown, checkNumber, checkWord, fail, show } from "../errors.ts";
+import type { Block, Model } from "../graph/model.ts";
+import type { Host } from "./evaluate.ts";
+
+/** Variances of the entries of a matrix with `out` rows and `in` columns. */
+const KINDS = {
+  /** Glorot and Bengio: 2 / (in + out). */
+  glorot: (fanIn: number, fanOut: number) => 2 / (fanIn + fanOut),
+  xavier: (fanIn: number, fanOut: number) => 2 / (fanIn + fanOut),
+  /** He et al., ReLU gain: 2 / in. */
+  he: (fanIn: number) => 2 / fanIn,
+  kaiming: (fanIn: number) => 2 / fanIn,
+  /** 1 / in. */
+  lecun: (fanIn: number) => 1 / fanIn,
+  /** 1 / (in + out): the variance that the words of arXiv:2402.07193 imply for "Xavier". */
+  paperXavier: (fanIn: number, fanOut: number) => 1 / (fanIn + fanOut),
+  /** 1 / in: the variance that its words imply for "Kaiming". */
+  paperKaiming: (fanIn: number) => 1 / fanIn,
+  /** The caller's standard deviation. */
+  normal: () => Number.NaN,
+} as const;
+
+export type InitKind = keyof typeof KINDS;
+
+export interface InitOptions {
+  readonly seed: string | number;
+  /** Standard deviation for "normal": one number, or one per block. */
+  readonly std?: number | Readonly<Record<string, number>>;
+  /** How many thetas, one after the other; 1 when absent. */
+  readonly replicas?: number;
+  readonly firstReplica?: number;
+}
+
+/**
+ * Independent normal entries with the variance of the kind, drawn in Wasm by (seed, replica, block,
+ * entry). Blocks of rank 0 and 1 count as biases and are 0, except under "normal".
+ *
+ * @returns replicas * P values, the caller's own
+ */
+export function init(host: Host, model: Model, kind: InitKind, options: InitOptions): RealArray {
+  checkWord("init", "kind", kind, Object.keys(KINDS) as InitKind[]);
+  if (typeof options !== "object" || options === null)
+    fail("shape", "init", "expected { seed, std?, replicas?, firstReplica? }", show(options));
+  checkKnown("init", options, ["seed", "std", "replicas", "firstReplica"]);
+  const replicas = options.replicas ?? 1;
+  const firstReplica = options.firstReplica ?? 0;
+  for (const [name, n] of Object.entries({ replicas, firstReplica })) {
+    if (!Number.isInteger(n) || n < (name === "replicas" ? 1 : 0))
+      fail("range", "init", `${name} must be an integer of at least ${name === "replicas" ? 1 : 0}`, show(n));
+  }
+  if (kind !== "normal" && options.std !== undefined)
+    fail("unsupported", "init", 'std goes with kind "normal"', `kind "${kind}"`);
+  if (kind !== "normal" && model.blocks.every((b) => b.shape.length < 2)) {
+    fail(
+      "unsupported",
+      "init",
+      `"${kind}" sets the variance of matrices by their fans`,
+      `a model whose blocks are ${model.blocks.map((b) => `${b.name} [${b.shape.join(", ")}]`).join(", ")}`,
+      'Use init("normal", { std, seed }).',
+    );
+  }
+  const key = keyOf("init", options.seed);
+  const { arena, core } = host;
+  const largest = Math.max(...model.blocks.map((b) => b.size));
+  const { region } = arena.reserve("init", () => ({ bytes: (largest + 8) * core.real.bytes }));
+  const out = arena.array(replicas * model.P);
+  for (let r = 0; r < replicas; r++) {
+    for (const [b, block] of model.blocks.entries()) {
+      const sd = standardDeviation(model, kind, block, options.std);
+      if (sd === 0) continue;
+      core.exports.normalLanes(
+        region.base,
+        block.size,
+        1,
+        1,
+        0,
+        b,
+        firstReplica + r,
+        PURPOSE.init,
+        0,
+        0,
+        key.key0,
+        key.key1,
+      );
+      const drawn = arena.reals(region.base, block.size);
+      for (let e = 0; e < block.size; e++) out[r * model.P + block.offset + e] = sd * drawn[e]!;
+    }
+  }
+  arena.release(region);
+  return out;
+}
+
+function standardDeviation(model: Model, kind: InitKind, block: Block, std: InitOptions["std"]): number {
+  if (kind === "normal") {
+    if (typeof std === "number") return checkNumber("init", "std", std, 0);
+    if (typeof std !== "object" || std === null)
+      return fail("range", "init", 'kind "normal" needs std, a number or one per block', show(std));
+    for (const name of Object.keys(std)) model.block(name, "init: std");
+    if (!Object.hasOwn(std, block.name))
+      fail("name", "init", "std needs an entry for every block", `none for ${block.name}`);
+    return checkNumber("init", `std.${block.name}`, std[block.name], 0);
+  }
+  if (block.shape.length < 2) return 0;
+  return Math.sqrt(KINDS[kind](block.shape[1]!, block.shape[0]!));
+}

@@ -1,0 +1,99 @@
+import { instantiate } from "@assemblyscript/loader";
+import { fail, show } from "../errors.ts";
+import type { Real } from "../graph/lower.ts";
+
+export type Dtype = "f64" | "f32";
+export type Variant = "simd";
+
+/** The functions of the compiled core that TypeScript calls; addresses are bytes, sizes values. */
+export interface CoreExports {
+  heapBase(): number;
+  /** 8 for the f64 build, 4 for f32. */
+  realBytes(): number;
+  advance(run: number, count: number, probeNow: number): number;
+  evaluate(run: number): void;
+  execute(pc: number, end: number): void;
+  normalLanes(
+    dst: number,
+    elements: number,
+    lanes: number,
+    ld: number,
+    c0: number,
+    c1: number,
+    c2: number,
+    c3: number,
+    inc0: number,
+    inc2: number,
+    key0: number,
+    key1: number,
+  ): void;
+}
+
+/** One instance of the compiled core and its memory. */
+export interface Core {
+  readonly exports: CoreExports;
+  readonly memory: WebAssembly.Memory;
+  readonly dtype: Dtype;
+  readonly variant: Variant;
+  readonly real: Real;
+  /** sha256 of the module's bytes, hex; null when an already compiled module was given. */
+  readonly sha256: string | null;
+}
+
+/** A module that splats, multiplies and returns: valid only where 128-bit SIMD is. */
+const SIMD_PROBE = "AGFzbQEAAAABBgFgAXwBfAMCAQAHBQEBcAAACgsBCQAgAP0U/SEACw==";
+
+export function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  return bytes;
+}
+
+/**
+ * Instantiates the core.
+ *
+ * @throws NoetherflowError "unsupported" where the runtime has no Wasm SIMD or refuses the module
+ */
+export async function loadCore(
+  source: BufferSource | WebAssembly.Module | Response | PromiseLike<Response>,
+  sha256: string | null,
+): Promise<Core> {
+  if (typeof WebAssembly !== "object" || !WebAssembly.validate(decodeBase64(SIMD_PROBE))) {
+    fail(
+      "unsupported",
+      "wasm",
+      "this runtime has no 128-bit SIMD; it needs Node 16.4, Chrome 91, Firefox 89 or Safari 16.4, or newer",
+    );
+  }
+  let exports: CoreExports & { memory: WebAssembly.Memory };
+  try {
+    ({ exports } = (await instantiate(source as BufferSource, {})) as unknown as { exports: typeof exports });
+  } catch (error) {
+    return fail(
+      "unsupported",
+      "wasm",
+      "the module of this package must be instantiated",
+      show((error as Error).message),
+      "Pass the bytes, URL or WebAssembly.Module of noetherflow/core.wasm.",
+    );
+  }
+  if (typeof exports.advance !== "function" || typeof exports.realBytes !== "function") {
+    fail(
+      "version",
+      "wasm",
+      "expected the core of this package",
+      "a module without its exports",
+      "Use the core.wasm of the same version.",
+    );
+  }
+  const bytes = exports.realBytes() as 4 | 8;
+  return {
+    exports,
+    memory: exports.memory,
+    dtype: bytes === 8 ? "f64" : "f32",
+    variant: "simd",
+    real: { bytes, perRegister: bytes === 8 ? 2 : 4 },
+    sha256,
+  };
+}
