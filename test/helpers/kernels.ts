@@ -18,7 +18,7 @@ export interface Kernels {
 
 /** A directory holding f64-simd.wasm and f32-simd.wasm to test instead of the committed bytes; Node only. */
 function overrideDirectory(): string | undefined {
-  return typeof process === "undefined" ? undefined : process.env?.["NOETHERFLOW_TEST_WASM"];
+  return typeof process === "undefined" ? undefined : process.env?.NOETHERFLOW_TEST_WASM;
 }
 
 async function wasmBytes(dtype: Dtype): Promise<Uint8Array<ArrayBuffer>> {
@@ -42,7 +42,7 @@ export async function loadKernels(dtype: Dtype, pages = 16): Promise<Kernels> {
   };
   const { instance } = await WebAssembly.instantiate(await wasmBytes(dtype), { env: { abort } });
   const raw = instance.exports as Record<string, unknown>;
-  const memory = raw["memory"] as WebAssembly.Memory;
+  const memory = raw.memory as WebAssembly.Memory;
   memory.grow(pages);
   const exports = new Proxy({} as Record<string, Kernel>, {
     get: (_, name) => {
@@ -52,7 +52,7 @@ export async function loadKernels(dtype: Dtype, pages = 16): Promise<Kernels> {
       return found as Kernel;
     },
   });
-  const base = ((exports["heapBase"] as Kernel)() + 15) & ~15;
+  const base = ((exports.heapBase as Kernel)() + 15) & ~15;
   return { exports, memory, base };
 }
 

@@ -1,0 +1,79 @@
+import type { Engine } from "../engine.ts";
+import type { Run } from "../dynamics/run.ts";
+import type { Estimate } from "../stats/estimate.ts";
+import type { Prediction, Verdict } from "../stats/verdict.ts";
+import { rescaling } from "./e01-rescaling.ts";
+
+/** A table row: one number, predicted and measured. */
+export interface Row {
+  /** What was varied. */
+  readonly setting: string;
+  /** What the number is, with its formula. */
+  readonly quantity: string;
+  readonly predicted: Prediction;
+  readonly measured: Estimate;
+  readonly verdict: Verdict;
+}
+
+/** One line of a figure; `predicted` lines are drawn dashed. */
+export interface Curve {
+  readonly label: string;
+  readonly predicted: boolean;
+  readonly x: readonly number[];
+  readonly y: readonly number[];
+}
+
+export interface Figure {
+  readonly title: string;
+  readonly caption: string;
+  readonly xLabel: string;
+  readonly yLabel: string;
+  readonly yScale: "linear" | "log";
+  readonly curves: readonly Curve[];
+}
+
+/** What an experiment found: everything a report needs, and the runs that made it. */
+export interface Result {
+  readonly id: string;
+  readonly title: string;
+  readonly question: string;
+  readonly source: string;
+  readonly claim: string;
+  readonly spec: Readonly<Record<string, unknown>>;
+  readonly rows: readonly Row[];
+  readonly figures: readonly Figure[];
+  readonly runs: Readonly<Record<string, Run>>;
+  readonly elapsedMs: number;
+}
+
+/** How an experiment reports progress and is stopped. */
+export interface Control {
+  readonly signal?: AbortSignal;
+  /** Fraction done, 0 to 1, and what is being done. */
+  readonly onProgress?: (fraction: number, what: string) => void;
+}
+
+/** One setting of a spec: its default, and what it may be. */
+export interface Parameter {
+  readonly value: number;
+  readonly min: number;
+  readonly max: number;
+  readonly integer?: boolean;
+  readonly what: string;
+}
+
+/** An experiment is data plus one function. */
+export interface Experiment {
+  readonly id: string;
+  readonly title: string;
+  readonly question: string;
+  /** Where the statement comes from. */
+  readonly source: string;
+  /** What the figure should show. */
+  readonly claim: string;
+  readonly parameters: Readonly<Record<string, Parameter>>;
+  run(engine: Engine, spec: Readonly<Record<string, number>>, seed: string, control?: Control): Promise<Result>;
+}
+
+/** All experiments, by id. */
+export const experiments: ReadonlyMap<string, Experiment> = new Map([rescaling].map((e) => [e.id, e]));

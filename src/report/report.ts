@@ -1,0 +1,196 @@
+import type { Figure, Result, Row } from "../experiments/experiment.ts";
+import { drawFigure, legendOf } from "./figure.ts";
+
+/** What made a report: shown in it, and needed to make it again. */
+export interface Provenance {
+  readonly version: string;
+  readonly dtype: string;
+  readonly variant: string;
+  readonly wasmSha256: string | null;
+  readonly streamVersion: number;
+  readonly host: string;
+  readonly seed: string;
+  readonly command: string;
+}
+
+/** All results of a reproduction as plain data; numbers in full, runs by their settings and hashes. */
+export function reportJSON(results: readonly Result[], provenance: Provenance): Record<string, unknown> {
+  return {
+    schema: "noetherflow-report/1",
+    provenance,
+    experiments: results.map((r) => ({
+      id: r.id,
+      title: r.title,
+      question: r.question,
+      source: r.source,
+      claim: r.claim,
+      spec: r.spec,
+      rows: r.rows,
+      figures: r.figures,
+      runs: Object.fromEntries(
+        Object.entries(r.runs).map(([name, run]) => [
+          name,
+          { settings: run.settings, status: run.status, steps: run.steps, replicas: run.replicas, diverged: run.diverged, hash: run.hash },
+        ]),
+      ),
+      elapsedMs: r.elapsedMs,
+    })),
+  };
+}
+
+/** A number with the digits a reader can use: 4 significant, plain between 1e-3 and 1e5. */
+export function showNumber(x: number): string {
+  if (!Number.isFinite(x)) return String(x);
+  if (x === 0) return "0";
+  const size = Math.abs(x);
+  return size >= 1e-3 && size < 1e5 ? String(Number(x.toPrecision(4))) : x.toExponential(2);
+}
+
+/** `agrees` or `disagrees`, with the gap in units of what was allowed. */
+export function showVerdict(row: Row): string {
+  return row.verdict.agrees ? "agrees" : "disagrees";
+}
+
+/** The rows as aligned text for a terminal. */
+export function reportTable(results: readonly Result[]): string {
+  const head = ["", "case", "quantity", "predicted", "± model", "measured", "std err", "verdict"];
+  const body = results.flatMap((r) =>
+    r.rows.map((row) => [
+      r.id,
+      row.setting,
+      row.quantity,
+      showNumber(row.predicted.value),
+      showNumber(row.predicted.modelError),
+      showNumber(row.measured.value),
+      row.measured.method === "exact" ? "exact" : showNumber(row.measured.stdErr),
+      showVerdict(row),
+    ]),
+  );
+  const lines = [head, ...body];
+  const widths = head.map((_, i) => Math.max(...lines.map((l) => l[i]!.length)));
+  return lines.map((l) => l.map((cell, i) => (i >= 3 && i <= 6 ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!))).join("  ").trimEnd()).join("\n");
+}
+
+/**
+ * One self-contained HTML page: a summary, and per experiment its question, figure, rows and
+ * settings. No script, no network; readable on screen, in dark, and in print.
+ */
+export function reportHTML(results: readonly Result[], provenance: Provenance): string {
+  const rows = results.flatMap((r) => r.rows);
+  const agreeing = rows.filter((r) => r.verdict.agrees).length;
+  const summary = results
+    .map((r) => {
+      const good = r.rows.filter((row) => row.verdict.agrees).length;
+      return `<tr><th scope="row"><a href="#${escape(r.id)}">${escape(r.id)}</a></th><td>${escape(r.title)}</td><td class="n">${good} of ${r.rows.length}</td><td class="n">${(r.elapsedMs / 1000).toFixed(1)} s</td></tr>`;
+    })
+    .join("\n");
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>noetherflow: predicted and measured</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">noetherflow ${escape(provenance.version)}</p>
+<h1>Where gradient noise moves a conserved charge</h1>
+<p class="lead">Each row compares what theory predicts with what was measured by running the optimiser. ${agreeing} of ${rows.length} rows agree. A row agrees when
+the two numbers differ by at most 4.9 standard errors plus the model error that the prediction states before the run.</p>
+</header>
+<main>
+<section aria-labelledby="summary"><h2 id="summary">Summary</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Summary of the experiments"><table><thead><tr><th scope="col">Experiment</th><th scope="col">Title</th><th scope="col" class="n">Rows that agree</th><th scope="col" class="n">Time</th></tr></thead>
+<tbody>${summary}</tbody></table></div></section>
+${results.map(experimentHTML).join("\n")}
+</main>
+<footer><h2>How this was made</h2>
+<dl>
+<dt>Command</dt><dd><code>${escape(provenance.command)}</code></dd>
+<dt>Seed</dt><dd><code>${escape(provenance.seed)}</code></dd>
+<dt>Numbers</dt><dd>${escape(provenance.dtype)}, variant ${escape(provenance.variant)}, random stream ${provenance.streamVersion}; the same bits on every host</dd>
+<dt>Wasm sha256</dt><dd><code>${escape(provenance.wasmSha256 ?? "not known")}</code></dd>
+<dt>Host</dt><dd>${escape(provenance.host)}</dd>
+</dl></footer>
+</body>
+</html>
+`;
+}
+
+function experimentHTML(r: Result): string {
+  const rows = r.rows
+    .map(
+      (row) => `<tr>
+<th scope="row">${escape(row.setting)}</th><td>${escape(row.quantity)}</td>
+<td class="n">${showNumber(row.predicted.value)}</td><td class="n">${showNumber(row.predicted.modelError)}</td>
+<td class="n">${showNumber(row.measured.value)}</td><td class="n">${row.measured.method === "exact" ? "exact" : showNumber(row.measured.stdErr)}</td>
+<td><span class="verdict ${row.verdict.agrees ? "yes" : "no"}">${showVerdict(row)}</span></td></tr>`,
+    )
+    .join("\n");
+  const spec = Object.entries(r.spec)
+    .map(([k, v]) => `<span><code>${escape(k)}</code> ${escape(String(v))}</span>`)
+    .join(" ");
+  const neglected = [...new Set(r.rows.map((row) => row.predicted.neglects))];
+  return `<section aria-labelledby="${escape(r.id)}">
+<h2 id="${escape(r.id)}"><span class="id">${escape(r.id)}</span> ${escape(r.title)}</h2>
+<p>${escape(r.question)}</p>
+<p><strong>What to look for.</strong> ${escape(r.claim)}</p>
+${r.figures.map(figureHTML).join("\n")}
+<div class="scroll" tabindex="0" role="region" aria-label="Rows of ${escape(r.id)}"><table>
+<caption>Predicted and measured</caption>
+<thead><tr><th scope="col">Case</th><th scope="col">Quantity</th><th scope="col" class="n">Predicted</th><th scope="col" class="n">± model</th><th scope="col" class="n">Measured</th><th scope="col" class="n">Std. error</th><th scope="col">Verdict</th></tr></thead>
+<tbody>${rows}</tbody></table></div>
+<p class="fine">The model error covers ${escape(neglected.join("; "))}.</p>
+<p class="fine"><strong>Settings.</strong> ${spec}</p>
+<p class="fine"><strong>Source.</strong> ${escape(r.source)}</p>
+</section>`;
+}
+
+function figureHTML(figure: Figure): string {
+  const legend = legendOf(figure)
+    .map(({ label, colour }) => `<span><i style="background:${colour}"></i>${escape(label)}</span>`)
+    .join("");
+  return `<figure>
+<figcaption><strong>${escape(figure.title)}.</strong> ${escape(figure.caption)}</figcaption>
+<p class="legend">${legend}<span><i class="dash"></i>predicted</span></p>
+<div class="plot">${drawFigure(figure)}</div>
+</figure>`;
+}
+
+function escape(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+}
+
+const STYLE = `
+:root{color-scheme:light dark;--ink:#16202b;--soft:#55616e;--line:#d7dde3;--paper:#fff;--panel:#f5f7f9;--yes:#00664b;--no:#a23400;--link:#005a8c}
+@media (prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b0bd;--line:#37424d;--paper:#12181f;--panel:#1a222b;--yes:#5fd3b0;--no:#ffab7a;--link:#7cc4f0}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:60rem;padding:2.5rem 1.25rem 4rem;background:var(--paper);color:var(--ink);font:1rem/1.6 system-ui,-apple-system,"Segoe UI",sans-serif}
+h1{font-size:2rem;line-height:1.2;margin:.2rem 0 1rem;letter-spacing:-.01em}
+h2{font-size:1.3rem;margin:3rem 0 .75rem;line-height:1.3}
+.eyebrow{margin:0;color:var(--soft);font-size:.9rem;letter-spacing:.04em}
+.lead{font-size:1.1rem;max-width:46rem}
+.id{color:var(--soft);font-weight:500;margin-right:.35rem}
+a{color:var(--link)}
+table{border-collapse:collapse;width:100%;font-size:.93rem}
+caption{text-align:left;color:var(--soft);padding:.25rem 0}
+th,td{padding:.5rem .7rem .5rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
+thead th{color:var(--soft);font-weight:600;white-space:nowrap}
+tbody th{font-weight:600}
+.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.verdict{font-weight:650;white-space:nowrap}.yes{color:var(--yes)}.yes::before{content:"✓ "}.no{color:var(--no)}.no::before{content:"✗ "}
+.scroll{overflow-x:auto}
+figure{margin:1.5rem 0;padding:1rem 1.1rem;background:var(--panel);border-radius:.6rem}
+figcaption{font-size:.95rem}
+.plot svg{width:100%;height:auto;max-width:45rem;display:block}
+.legend{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;font-size:.9rem;margin:.6rem 0}
+.legend i{display:inline-block;width:1.4rem;height:.2rem;margin-right:.45rem;vertical-align:middle;border-radius:1px}
+.legend i.dash{height:0;border-top:2px dashed currentColor;border-radius:0}
+.fine{font-size:.9rem;color:var(--soft)}.fine span{margin-right:.9rem;white-space:nowrap}
+code{font:.92em ui-monospace,SFMono-Regular,Menlo,monospace}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1.2rem;font-size:.93rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+footer{border-top:1px solid var(--line);margin-top:3rem}
+@media (max-width:40rem){dl{grid-template-columns:1fr}dt{margin-top:.4rem}}
+@media print{body{max-width:none;padding:0;font-size:10pt}figure,tr{break-inside:avoid}h2{break-after:avoid}.scroll{overflow:visible}}
+`;
