@@ -123,8 +123,8 @@ export const rescaling: Experiment = {
   id: "E01",
   title: "Rescaling symmetry: SGD finds the noise equilibrium, gradient descent does not",
   question:
-    "The loss (u w x - y)^2 does not change when u grows and w shrinks by the same factor. Gradient descent therefore keeps " +
-    "Q = u^2 - w^2. What does SGD do with it?",
+    "The loss (u w x − y)² does not change when u grows and w shrinks by the same factor. Gradient descent therefore keeps " +
+    "Q = u² − w². What does SGD do with it?",
   source: "Ziyin et al., arXiv:2402.07193, Figure 1; theory of the rank-one model, sections 8 and 14(a)",
   claim:
     "SGD removes the imbalance exponentially, faster the smaller the batch; gradient descent keeps it; and so does SGD once " +
@@ -197,7 +197,7 @@ export const rescaling: Experiment = {
         {
           title: "The charge under SGD and gradient descent",
           caption:
-            "Mean of Q / Q(0) over the runs of each case (solid) and the predicted law (dashed). Curves end where Q is lost in " +
+            "Geometric mean of Q / Q(0) over the runs of each case (solid) and the predicted law (dashed). Curves end where Q is lost in " +
             "rounding.",
           xLabel: "step",
           yLabel: "Q / Q(0),  Q = u² − w²",
@@ -271,15 +271,13 @@ function compare(name: string, run: Run, law: Law, spec: Spec): Row {
 }
 
 function drawn(name: string, run: Run, law: Law): Curve[] {
-  const { k, charges } = run.series;
-  const C = charges["C"]!;
+  const { k } = run.series;
   const x: number[] = [];
   const y: number[] = [];
   const predicted: number[] = [];
   for (let i = 0; i < k.length; i++) {
-    let sum = 0;
-    for (let r = 0; r < run.replicas; r++) sum += C[i * run.replicas + r]! / C[r]!;
-    const mean = sum / run.replicas;
+    // the geometric mean is what the law of the mean decay predicts
+    const mean = exponential(-meanOf(decays(run, i)).value);
     if (!(mean > 1e-9)) break;
     x.push(k[i]!);
     y.push(mean);

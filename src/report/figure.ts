@@ -24,12 +24,13 @@ export function drawFigure(figure: Figure): string {
     document,
     width: WIDTH,
     height: HEIGHT,
+    marginTop: 34,
     marginLeft: 64,
     marginRight: 24,
     marginBottom: 44,
     style: { background: "transparent", fontSize: "13px", color: "currentColor" },
     x: { label: figure.xLabel, labelAnchor: "center", nice: true, tickSpacing: 100 },
-    y: { label: figure.yLabel, type: figure.yScale, grid: true, ...(figure.yScale === "log" ? { ticks: 8, tickFormat: "~e" } : {}) },
+    y: { label: figure.yLabel, type: figure.yScale, grid: true, ...(figure.yScale === "log" ? { ticks: 8, tickFormat: powerOfTen } : {}) },
     color: { domain: labels, range: COLOURS.slice(0, labels.length) },
     marks: [
       Plot.line(points(false), { x: "x", y: "y", stroke: "label", strokeWidth: 2.5, strokeOpacity: 0.75 }),
@@ -40,6 +41,16 @@ export function drawFigure(figure: Figure): string {
   svg.setAttribute("aria-label", `${figure.title}. ${figure.caption}`);
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   return svg.outerHTML;
+}
+
+const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+
+/** 10⁻³ for 0.001; nothing at ticks that are no power of ten. */
+function powerOfTen(value: number): string {
+  const [mantissa, exponent] = value.toExponential(6).split("e") as [string, string];
+  if (Number(mantissa) !== 1) return "";
+  if (Number(exponent) === 0) return "1";
+  return `10${[...String(Number(exponent))].map((c) => (c === "-" ? "⁻" : SUPERSCRIPTS[Number(c)])).join("")}`;
 }
 
 /** Colour of each label, for a legend in the page's own markup. */

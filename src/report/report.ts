@@ -183,7 +183,7 @@ tbody th{font-weight:600}
 .scroll{overflow-x:auto}
 figure{margin:1.5rem 0;padding:1rem 1.1rem;background:var(--panel);border-radius:.6rem}
 figcaption{font-size:.95rem}
-.plot svg{width:100%;height:auto;max-width:45rem;display:block}
+.plot svg{width:100%;height:auto;display:block}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;font-size:.9rem;margin:.6rem 0}
 .legend i{display:inline-block;width:1.4rem;height:.2rem;margin-right:.45rem;vertical-align:middle;border-radius:1px}
 .legend i.dash{height:0;border-top:2px dashed currentColor;border-radius:0}
