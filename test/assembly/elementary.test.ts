@@ -12,6 +12,13 @@ import * as precise from "../reference/precise.ts";
 
 const names = ["exp", "log", "tanh", "sigmoid", "softplus"] as const;
 type Name = (typeof names)[number];
+const oracle: Record<Name, (x: number) => precise.Big> = {
+  exp: precise.exp,
+  log: precise.log,
+  tanh: precise.tanh,
+  sigmoid: precise.sigmoid,
+  softplus: precise.softplus,
+};
 const dtypes = ["f64", "f32"] as const;
 
 /** Largest error allowed, in ulp of the exact result, as the kernels' docstrings promise. */
@@ -161,7 +168,7 @@ describe.each(dtypes)("elementary functions, %s", (dtype) => {
       const y = apply(kernels, dtype, name, x);
       let worst = { error: -1, x: Number.NaN, got: Number.NaN, exact: Number.NaN };
       for (let i = 0; i < count; ++i) {
-        const exact = precise[name](x[i] as number);
+        const exact = oracle[name](x[i] as number);
         const error = precise.ulps(y[i] as number, exact, dtype);
         if (!(error <= worst.error)) {
           worst = { error, x: x[i] as number, got: y[i] as number, exact: precise.rounded(exact, dtype) };
