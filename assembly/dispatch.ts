@@ -7,6 +7,7 @@ import {
   matmulLanedUniform,
   matmulUniformLaned,
   laneTranspose,
+  matmulStep,
 } from "./matrix";
 import {
   sumAxis,
@@ -22,7 +23,12 @@ import {
   fill,
   copyStrided,
   spreadLanes,
+  addNumber,
+  numberSub,
+  numberDiv,
   update,
+  updateAlike,
+  decayBlock,
   addWork,
   add,
   addBroadcast,
@@ -39,6 +45,28 @@ import {
   step,
   sign,
 } from "./pointwise";
+import {
+  updateMul,
+  addAdd,
+  addSub,
+  addMul,
+  addFrom,
+  addScale,
+  subAdd,
+  subSub,
+  subMul,
+  subFrom,
+  subScale,
+  mulAdd,
+  mulSub,
+  mulMul,
+  mulFrom,
+  mulScale,
+  scaleAdd,
+  scaleSub,
+  scaleMul,
+  scaleFrom,
+} from "./fused";
 import {
   gather,
   noise,
@@ -130,118 +158,222 @@ export function execute(pc: usize, end: usize): void {
         break;
       }
       case 17: {
-        update(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
+        matmulStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
       case 18: {
-        addWork(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        addNumber(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 19: {
-        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        numberSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 20: {
-        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
+        numberDiv(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 21: {
-        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        update(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 22: {
-        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
+        updateAlike(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 23: {
-        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        updateMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 24: {
-        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        decayBlock(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 25: {
-        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        addWork(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 26: {
-        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 27: {
-        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
       case 28: {
-        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 29: {
-        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 30: {
-        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 31: {
-        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 32: {
-        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 33: {
-        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 34: {
-        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 35: {
-        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 36: {
-        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 37: {
-        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 38: {
-        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 39: {
-        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 40: {
-        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 41: {
-        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 42: {
-        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 43: {
-        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 44: {
-        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 45: {
+        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 46: {
+        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 47: {
+        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 48: {
+        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 49: {
+        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 50: {
+        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 51: {
+        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 52: {
+        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        break;
+      }
+      case 53: {
+        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        break;
+      }
+      case 54: {
+        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        break;
+      }
+      case 55: {
+        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        break;
+      }
+      case 56: {
+        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        break;
+      }
+      case 57: {
+        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        break;
+      }
+      case 58: {
+        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        break;
+      }
+      case 59: {
+        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        break;
+      }
+      case 60: {
+        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        break;
+      }
+      case 61: {
+        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 62: {
+        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 63: {
+        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 64: {
+        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 65: {
+        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 66: {
+        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 67: {
+        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 68: {
+        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 69: {
+        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 70: {
+        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 71: {
         sign(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }

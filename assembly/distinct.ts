@@ -13,7 +13,7 @@ export function distinctBatches(draws: usize, steps: i32, S: i32, lanes: i32, N:
   const stride = (lanes as usize) << 2;
   for (let k = 0; k < steps; k++) {
     for (let l = 0; l < lanes; l++) {
-      const first = draws + (k * S) * stride + ((l as usize) << 2);
+      const first = draws + ((k * S) as usize) * stride + ((l as usize) << 2);
       let at = first;
       for (let s = 0; s < S; s++) {
         const word = load<u32>(at) as u64;

@@ -1,7 +1,8 @@
 /** The export list: whatever is not here cannot be called from outside. */
-export { advance, evaluate } from "./loop";
+export { advance, evaluate, repeat } from "./loop";
 export { execute } from "./dispatch";
 export * from "./pointwise";
+export * from "./fused";
 export * from "./matrix";
 export * from "./reduce";
 export * from "./transfer";

@@ -28,3 +28,10 @@ export function splatAt(p: usize): v128 {
 export function madd(a: v128, b: v128, c: v128): v128 {
   return v128.add<real>(v128.mul<real>(a, b), c);
 }
+
+/** One step: keep * theta - rate * g, three roundings. Every update in the house is this expression. */
+// @ts-ignore: decorator
+@inline
+export function stepped(keep: v128, theta: v128, rate: v128, g: v128): v128 {
+  return v128.sub<real>(v128.mul<real>(keep, theta), v128.mul<real>(rate, g));
+}

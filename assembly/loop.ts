@@ -19,6 +19,13 @@ function word(base: usize, field: usize): u32 {
   return load<u32>(base + field);
 }
 
+/** A word that is an address or a number of bytes. */
+// @ts-ignore: decorator
+@inline
+function place(base: usize, field: usize): usize {
+  return load<u32>(base + field) as usize;
+}
+
 /** Makes the window of drawn indices cover step k. */
 function cover(run: usize, k: u32): void {
   const steps = word(run, at.WINDOW_STEPS);
@@ -29,8 +36,8 @@ function cover(run: usize, k: u32): void {
   // draws come in blocks of four; start at the block that holds the first draw of step k
   const first = ((k as u64) * (S as u64)) & ~(3 as u64);
   const count = (((steps as u64) + 1) * (S as u64) + 3) & ~(3 as u64);
-  const window = word(run, at.WINDOW);
-  const distinct = word(run, at.DISTINCT);
+  const window = place(run, at.WINDOW);
+  const distinct = place(run, at.DISTINCT);
   // for distinct samples the words themselves are wanted: an index below 2^32 - 1
   drawIndices(
     window,
@@ -62,22 +69,22 @@ function draws(run: usize, pass: usize, k: u32): usize {
     cover(run, k);
     const first = ((word(run, at.WINDOW_FIRST) as u64) * (S as u64)) & ~(3 as u64);
     const ahead = (k as u64) * (S as u64) - first;
-    return word(run, at.WINDOW) + (((ahead as usize) * word(run, at.DRAW_LANES)) << 2);
+    return place(run, at.WINDOW) + (((ahead as usize) * word(run, at.DRAW_LANES)) << 2);
   }
-  const table = word(pass, at.DRAW_TABLE);
+  const table = place(pass, at.DRAW_TABLE);
   if (kind == 3) return table + ((k as usize) * S << 2);
   return table;
 }
 
 function runPass(run: usize, pass: usize, k: u32): void {
   const table = draws(run, pass, k);
-  const perSample = word(pass, at.DRAW_STRIDE);
+  const perSample = place(pass, at.DRAW_STRIDE);
   setBlock(0, table);
-  execute(word(pass, at.BEFORE), word(pass, at.BEFORE_END));
+  execute(place(pass, at.BEFORE), place(pass, at.BEFORE_END));
   const lanes = word(pass, at.BLOCK_LANES);
   const blocks = word(pass, at.BLOCKS);
-  const body = word(pass, at.BODY);
-  const bodyEnd = word(pass, at.BODY_END);
+  const body = place(pass, at.BODY);
+  const bodyEnd = place(pass, at.BODY_END);
   let base: u32 = 0;
   for (let b: u32 = 0; b < blocks; b++) {
     setBlock(base, table + (base as usize) * perSample);
@@ -85,15 +92,15 @@ function runPass(run: usize, pass: usize, k: u32): void {
     base += lanes;
   }
   setBlock(base, table + (base as usize) * perSample);
-  execute(word(pass, at.TAIL), word(pass, at.TAIL_END));
-  execute(word(pass, at.AFTER), word(pass, at.AFTER_END));
+  execute(place(pass, at.TAIL), place(pass, at.TAIL_END));
+  execute(place(pass, at.AFTER), place(pass, at.AFTER_END));
 }
 
 function probe(run: usize, group: u32, k: u32, slot: u32): void {
   setTrace(
-    word(run, at.TRACE) + (group as usize) * word(run, at.TRACE_GROUP) + (slot as usize) * word(run, at.TRACE_RECORD),
+    place(run, at.TRACE) + (group as usize) * place(run, at.TRACE_GROUP) + (slot as usize) * place(run, at.TRACE_RECORD),
   );
-  runPass(run, word(run, at.PROBE_PASS), k);
+  runPass(run, place(run, at.PROBE_PASS), k);
 }
 
 /**
@@ -104,11 +111,11 @@ function probe(run: usize, group: u32, k: u32, slot: u32): void {
  */
 export function advance(run: usize, count: u32, probeNow: i32): i32 {
   const groups = word(run, at.GROUPS);
-  const size = word(run, at.STATE_BYTES);
-  const state = word(run, at.STATE);
-  const saved = word(run, at.SAVED);
+  const size = place(run, at.STATE_BYTES);
+  const state = place(run, at.STATE);
+  const saved = place(run, at.SAVED);
   const every = word(run, at.EVERY);
-  const stepPass = word(run, at.STEP_PASS);
+  const stepPass = place(run, at.STEP_PASS);
   const first = word(run, at.STEP);
   setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
   let records: u32 = 0;
@@ -130,7 +137,7 @@ export function advance(run: usize, count: u32, probeNow: i32): i32 {
       setStep(k);
       if (every != 0 && k % every == 0) probe(run, g, k, records++);
     }
-    finite &= allFinite(word(run, at.THETA), word(run, at.THETA_VALUES));
+    finite &= allFinite(place(run, at.THETA), word(run, at.THETA_VALUES));
     if (groups > 1) memory.copy(home, state, size);
   }
   store<u32>(run + at.STEP, first + count);
@@ -144,5 +151,20 @@ export function evaluate(run: usize): void {
   setReplica(replica);
   store<u32>(run + at.GROUP_REPLICA, replica);
   setStep(word(run, at.STEP));
-  runPass(run, word(run, at.STEP_PASS), word(run, at.STEP));
+  runPass(run, place(run, at.STEP_PASS), word(run, at.STEP));
+}
+
+/**
+ * Executes one instruction of a run's step again and again, for profiles. The registers are those
+ * of the first block of the run's present step; what the instruction changes is the caller's to
+ * put back.
+ */
+export function repeat(run: usize, pc: usize, times: u32): void {
+  setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
+  setReplica(word(run, at.FIRST_REPLICA));
+  const k = word(run, at.STEP);
+  setStep(k);
+  setTrace(place(run, at.TRACE));
+  setBlock(0, draws(run, place(run, at.STEP_PASS), k));
+  for (let i: u32 = 0; i < times; i++) execute(pc, pc + 64);
 }

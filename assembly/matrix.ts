@@ -19,6 +19,7 @@ import {
   lanedAdd2x2,
   productNN,
   productNNAdd,
+  productNNStep,
   productStrided,
   productStridedAdd,
   productTN,
@@ -33,6 +34,10 @@ import {
 export function matmulNN(
   dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: i32, lda: i32, ldb: i32, accumulate: i32,
 ): void {
+  if (sizeof<real>() == 8 && n == 1 && ldd == 1 && ldb == 1) {
+    matvec(dst, a, b, m, k, bytes(lda), accumulate);
+    return;
+  }
   product(dst, a, b, m, n, k, bytes(ldd), bytes(lda), sizeof<real>(), bytes(ldb), accumulate);
 }
 
@@ -46,6 +51,29 @@ export function matmulTN(
   } else {
     product(dst, a, b, m, n, k, bytes(ldd), sizeof<real>(), bytes(lda), bytes(ldb), accumulate);
   }
+}
+
+/**
+ * One step of a parameter matrix with the gradient sum_p a[i*lda + p] * b[p*ldb + j]:
+ *
+ *   theta[i*n + j] -= eta * sum
+ *
+ * The bits of matmulNN followed by update without decay, the gradient never being stored. eta is the
+ * address of one value.
+ */
+export function matmulStep(
+  theta: usize, a: usize, b: usize, m: i32, n: i32, k: i32, lda: i32, ldb: i32, eta: usize,
+): void {
+  if (k == 1) {
+    const row = bytes(n);
+    for (; m > 0; --m) {
+      scaledStep(theta, a, b, n, eta);
+      theta += row;
+      a += bytes(lda);
+    }
+    return;
+  }
+  productNNStep(theta, a, b, m, n, k, bytes(n), bytes(lda), bytes(ldb), eta);
 }
 
 /**
@@ -364,5 +392,84 @@ export function laneTranspose(
       dst += bytes(inner);
       a += bytes(so * ld);
     }
+  }
+}
+
+/** theta[j] -= eta * (a * b[j]), j < n: a step with one sample's outer product, row by row. */
+function scaledStep(theta: usize, a: usize, b: usize, n: i32, eta: usize): void {
+  const x = splatAt(a);
+  const rate = splatAt(eta);
+  for (; n >= 2 * LANES; n -= 2 * LANES) {
+    const g0 = v128.mul<real>(rate, v128.mul<real>(x, v128.load(b)));
+    const g1 = v128.mul<real>(rate, v128.mul<real>(x, v128.load(b, 16)));
+    v128.store(theta, v128.sub<real>(v128.load(theta), g0));
+    v128.store(theta, v128.sub<real>(v128.load(theta, 16), g1), 16);
+    theta += 32;
+    b += 32;
+  }
+  for (; n > 0; --n) {
+    store<real>(theta, load<real>(theta) - load<real>(eta) * (load<real>(a) * load<real>(b)));
+    theta += sizeof<real>();
+    b += sizeof<real>();
+  }
+}
+
+/**
+ * dst[i] (+)= sum_p a[i*lda + p] * x[p]: one column, f64. Two rows share a register, their entries
+ * brought together by shuffles, so that every row keeps its one accumulator in ascending p.
+ */
+function matvec(dst: usize, a: usize, x: usize, m: i32, k: i32, lda: usize, accumulate: i32): void {
+  const step = lda << 1;
+  for (; m >= 8; m -= 8) {
+    let c0 = accumulate ? v128.load(dst) : v128.splat<f64>(0);
+    let c1 = accumulate ? v128.load(dst, 16) : v128.splat<f64>(0);
+    let c2 = accumulate ? v128.load(dst, 32) : v128.splat<f64>(0);
+    let c3 = accumulate ? v128.load(dst, 48) : v128.splat<f64>(0);
+    let p = a;
+    let q = x;
+    let n = k;
+    for (; n >= 2; n -= 2) {
+      const x0 = v128.load64_splat(q);
+      const x1 = v128.load64_splat(q, 8);
+      let r = p;
+      let u = v128.load(r);
+      let v = v128.load(r + lda);
+      c0 = madd(v128.shuffle<i64>(u, v, 1, 3), x1, madd(v128.shuffle<i64>(u, v, 0, 2), x0, c0));
+      r += step;
+      u = v128.load(r);
+      v = v128.load(r + lda);
+      c1 = madd(v128.shuffle<i64>(u, v, 1, 3), x1, madd(v128.shuffle<i64>(u, v, 0, 2), x0, c1));
+      r += step;
+      u = v128.load(r);
+      v = v128.load(r + lda);
+      c2 = madd(v128.shuffle<i64>(u, v, 1, 3), x1, madd(v128.shuffle<i64>(u, v, 0, 2), x0, c2));
+      r += step;
+      u = v128.load(r);
+      v = v128.load(r + lda);
+      c3 = madd(v128.shuffle<i64>(u, v, 1, 3), x1, madd(v128.shuffle<i64>(u, v, 0, 2), x0, c3));
+      p += 16;
+      q += 16;
+    }
+    if (n > 0) {
+      const x0 = v128.load64_splat(q);
+      let r = p;
+      c0 = madd(v128.load64_lane(r + lda, v128.load64_zero(r), 1), x0, c0);
+      r += step;
+      c1 = madd(v128.load64_lane(r + lda, v128.load64_zero(r), 1), x0, c1);
+      r += step;
+      c2 = madd(v128.load64_lane(r + lda, v128.load64_zero(r), 1), x0, c2);
+      r += step;
+      c3 = madd(v128.load64_lane(r + lda, v128.load64_zero(r), 1), x0, c3);
+    }
+    v128.store(dst, c0);
+    v128.store(dst, c1, 16);
+    v128.store(dst, c2, 32);
+    v128.store(dst, c3, 48);
+    a += lda << 3;
+    dst += 64;
+  }
+  if (m > 0) {
+    if (accumulate) productNNAdd(dst, a, x, m, 1, k, 8, lda, 8);
+    else productNN(dst, a, x, m, 1, k, 8, lda, 8);
   }
 }

@@ -4,7 +4,7 @@
  * vectors, so up to LANES - 1 values past n are read and written too. dst may be an operand.
  * All results are correctly rounded (IEEE), NaN in gives NaN out.
  */
-import { LANES, bytes, splatAt } from "./lanes";
+import { LANES, bytes, splatAt, stepped } from "./lanes";
 
 const ADD: i32 = 0;
 const SUB: i32 = 1;
@@ -80,8 +80,8 @@ function broadcastBinary(
   const stepB = bytes(lanedB ? ld : 1);
   const row = bytes(ld);
   for (let i = 0; i < rows; i++) {
-    let pa = a + (i * ars) * stepA;
-    let pb = b + (i * brs) * stepB;
+    let pa = a + ((i * ars) as usize) * stepA;
+    let pb = b + ((i * brs) as usize) * stepB;
     for (let j = 0; j < cols; j++) {
       if (ld == 1) {
         store<real>(dst, binaryScalar(op, load<real>(pa), load<real>(pb)));
@@ -102,8 +102,8 @@ function broadcastBinary(
         }
       }
       dst += row;
-      pa += acs * stepA;
-      pb += bcs * stepB;
+      pa += (acs as usize) * stepA;
+      pb += (bcs as usize) * stepB;
     }
   }
 }
@@ -139,12 +139,12 @@ export function divBroadcast(dst: usize, a: usize, b: usize, rows: i32, cols: i3
 export function copyStrided(dst: usize, a: usize, rows: i32, cols: i32, ars: i32, acs: i32, ld: i32): void {
   const row = bytes(ld);
   for (let i = 0; i < rows; i++) {
-    let pa = a + (i * ars) * row;
+    let pa = a + ((i * ars) as usize) * row;
     for (let j = 0; j < cols; j++) {
       if (ld == 1) store<real>(dst, load<real>(pa));
       else for (let q: usize = 0; q < row; q += 16) v128.store(dst + q, v128.load(pa + q));
       dst += row;
-      pa += acs * row;
+      pa += (acs as usize) * row;
     }
   }
 }
@@ -175,6 +175,32 @@ export function scale(dst: usize, a: usize, n: i32, imm: f64): void {
     dst += 16;
     a += 16;
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function withNumber(op: i32, dst: usize, a: usize, n: i32, imm: f64): void {
+  const c = v128.splat<real>(<real>imm);
+  const end = dst + bytes(n);
+  while (dst < end) {
+    const x = v128.load(a);
+    v128.store(dst, op == ADD ? v128.add<real>(x, c) : op == SUB ? v128.sub<real>(c, x) : v128.div<real>(c, x));
+    dst += 16;
+    a += 16;
+  }
+}
+
+/** dst = a + imm. */
+export function addNumber(dst: usize, a: usize, n: i32, imm: f64): void {
+  withNumber(ADD, dst, a, n, imm);
+}
+/** dst = imm - a. */
+export function numberSub(dst: usize, a: usize, n: i32, imm: f64): void {
+  withNumber(SUB, dst, a, n, imm);
+}
+/** dst = imm / a. */
+export function numberDiv(dst: usize, a: usize, n: i32, imm: f64): void {
+  withNumber(DIV, dst, a, n, imm);
 }
 
 const SQUARE: i32 = 0;
@@ -240,7 +266,7 @@ export function update(theta: usize, g: usize, eta: usize, decay: usize, element
     const rate = splatAt(eta);
     const keep = splatAt(decay);
     for (let vectors = elements / LANES; vectors > 0; vectors--) {
-      v128.store(theta, v128.sub<real>(v128.mul<real>(keep, v128.load(theta)), v128.mul<real>(rate, v128.load(g))));
+      v128.store(theta, stepped(keep, v128.load(theta), rate, v128.load(g)));
       theta += 16;
       g += 16;
     }
@@ -255,11 +281,44 @@ export function update(theta: usize, g: usize, eta: usize, decay: usize, element
   const row = bytes(ld);
   for (let e = 0; e < elements; e++) {
     for (let q: usize = 0; q < row; q += 16) {
-      const kept = v128.mul<real>(v128.load(decay + q), v128.load(theta + q));
-      v128.store(theta + q, v128.sub<real>(kept, v128.mul<real>(v128.load(eta + q), v128.load(g + q))));
+      v128.store(theta + q, stepped(v128.load(decay + q), v128.load(theta + q), v128.load(eta + q), v128.load(g + q)));
     }
     theta += row;
     g += row;
+  }
+}
+
+/** As `update` on n laned values with one eta and one decay for all replicas. */
+export function updateAlike(theta: usize, g: usize, eta: usize, decay: usize, n: i32): void {
+  const rate = splatAt(eta);
+  const keep = splatAt(decay);
+  const end = theta + bytes(n);
+  while (theta + 16 < end) {
+    const t0 = stepped(keep, v128.load(theta), rate, v128.load(g));
+    const t1 = stepped(keep, v128.load(theta, 16), rate, v128.load(g, 16));
+    v128.store(theta, t0);
+    v128.store(theta, t1, 16);
+    theta += 32;
+    g += 32;
+  }
+  if (theta < end) v128.store(theta, stepped(keep, v128.load(theta), rate, v128.load(g)));
+}
+
+/** theta = decay * theta on a block (laned: one decay per replica): weight decay before a fused step. */
+export function decayBlock(theta: usize, decay: usize, elements: i32, ld: i32): void {
+  if (ld == 1) {
+    for (let e = 0; e < elements; e++) {
+      const at = theta + bytes(e);
+      store<real>(at, load<real>(decay) * load<real>(at));
+    }
+    return;
+  }
+  const row = bytes(ld);
+  for (let e = 0; e < elements; e++) {
+    for (let q: usize = 0; q < row; q += 16) {
+      v128.store(theta + q, v128.mul<real>(v128.load(decay + q), v128.load(theta + q)));
+    }
+    theta += row;
   }
 }
 

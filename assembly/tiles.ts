@@ -688,6 +688,237 @@ export function productNNAdd(
   }
 }
 
+function tileNNStep2x4(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = v128.splat<real>(0);
+  let c01 = v128.splat<real>(0);
+  let c02 = v128.splat<real>(0);
+  let c03 = v128.splat<real>(0);
+  let c10 = v128.splat<real>(0);
+  let c11 = v128.splat<real>(0);
+  let c12 = v128.splat<real>(0);
+  let c13 = v128.splat<real>(0);
+  let a1 = a + lda;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const b2 = v128.load(b, 32);
+    const b3 = v128.load(b, 48);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    c02 = madd(x0, b2, c02);
+    c03 = madd(x0, b3, c03);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    c11 = madd(x1, b1, c11);
+    c12 = madd(x1, b2, c12);
+    c13 = madd(x1, b3, c13);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst, v128.sub<real>(v128.load(dst, 16), v128.mul<real>(splatAt(rate), c01)), 16);
+  v128.store(dst, v128.sub<real>(v128.load(dst, 32), v128.mul<real>(splatAt(rate), c02)), 32);
+  v128.store(dst, v128.sub<real>(v128.load(dst, 48), v128.mul<real>(splatAt(rate), c03)), 48);
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd), v128.mul<real>(splatAt(rate), c10)));
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd, 16), v128.mul<real>(splatAt(rate), c11)), 16);
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd, 32), v128.mul<real>(splatAt(rate), c12)), 32);
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd, 48), v128.mul<real>(splatAt(rate), c13)), 48);
+}
+
+function tileNNStep1x4(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = v128.splat<real>(0);
+  let c01 = v128.splat<real>(0);
+  let c02 = v128.splat<real>(0);
+  let c03 = v128.splat<real>(0);
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const b2 = v128.load(b, 32);
+    const b3 = v128.load(b, 48);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    c02 = madd(x0, b2, c02);
+    c03 = madd(x0, b3, c03);
+    a += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst, v128.sub<real>(v128.load(dst, 16), v128.mul<real>(splatAt(rate), c01)), 16);
+  v128.store(dst, v128.sub<real>(v128.load(dst, 32), v128.mul<real>(splatAt(rate), c02)), 32);
+  v128.store(dst, v128.sub<real>(v128.load(dst, 48), v128.mul<real>(splatAt(rate), c03)), 48);
+}
+
+function tileNNStep2x2(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = v128.splat<real>(0);
+  let c01 = v128.splat<real>(0);
+  let c10 = v128.splat<real>(0);
+  let c11 = v128.splat<real>(0);
+  let a1 = a + lda;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    c11 = madd(x1, b1, c11);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst, v128.sub<real>(v128.load(dst, 16), v128.mul<real>(splatAt(rate), c01)), 16);
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd), v128.mul<real>(splatAt(rate), c10)));
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd, 16), v128.mul<real>(splatAt(rate), c11)), 16);
+}
+
+function tileNNStep1x2(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = v128.splat<real>(0);
+  let c01 = v128.splat<real>(0);
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    a += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst, v128.sub<real>(v128.load(dst, 16), v128.mul<real>(splatAt(rate), c01)), 16);
+}
+
+function tileNNStep2x1(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = v128.splat<real>(0);
+  let c10 = v128.splat<real>(0);
+  let a1 = a + lda;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd), v128.mul<real>(splatAt(rate), c10)));
+}
+
+function tileNNStep1x1(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = v128.splat<real>(0);
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    a += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+}
+
+function columnNNStep2(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c0: real = 0;
+  let c1: real = 0;
+  let a1 = a + lda;
+  for (; k > 0; --k) {
+    const x = load<real>(b);
+    c0 += load<real>(a) * x;
+    c1 += load<real>(a1) * x;
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    b += ldb;
+  }
+  store<real>(dst, load<real>(dst) - load<real>(rate) * c0);
+  store<real>(dst + ldd, load<real>(dst + ldd) - load<real>(rate) * c1);
+}
+
+function columnNNStep1(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c0: real = 0;
+  for (; k > 0; --k) {
+    const x = load<real>(b);
+    c0 += load<real>(a) * x;
+    a += sizeof<real>();
+    b += ldb;
+  }
+  store<real>(dst, load<real>(dst) - load<real>(rate) * c0);
+}
+
+/** dst (+)= A B, A [m][k]; dst -= rate * product. Strides in bytes; n counts columns of any number. */
+export function productNNStep(
+  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  for (; m >= 2; m -= 2) {
+    let j = n, y = dst, z = b;
+    for (; j >= 4 * LANES; j -= 4 * LANES) {
+      tileNNStep2x4(y, a, z, k, ldd, lda, ldb, rate);
+      y += 64;
+      z += 64;
+    }
+    for (; j >= 2 * LANES; j -= 2 * LANES) {
+      tileNNStep2x2(y, a, z, k, ldd, lda, ldb, rate);
+      y += 32;
+      z += 32;
+    }
+    for (; j >= LANES; j -= LANES) {
+      tileNNStep2x1(y, a, z, k, ldd, lda, ldb, rate);
+      y += 16;
+      z += 16;
+    }
+    for (; j > 0; --j) {
+      columnNNStep2(y, a, z, k, ldd, lda, ldb, rate);
+      y += sizeof<real>();
+      z += sizeof<real>();
+    }
+    dst += ldd * 2;
+    a += lda * 2;
+  }
+  if (m > 0) {
+    let j = n, y = dst, z = b;
+    for (; j >= 4 * LANES; j -= 4 * LANES) {
+      tileNNStep1x4(y, a, z, k, ldd, lda, ldb, rate);
+      y += 64;
+      z += 64;
+    }
+    for (; j >= 2 * LANES; j -= 2 * LANES) {
+      tileNNStep1x2(y, a, z, k, ldd, lda, ldb, rate);
+      y += 32;
+      z += 32;
+    }
+    for (; j >= LANES; j -= LANES) {
+      tileNNStep1x1(y, a, z, k, ldd, lda, ldb, rate);
+      y += 16;
+      z += 16;
+    }
+    for (; j > 0; --j) {
+      columnNNStep1(y, a, z, k, ldd, lda, ldb, rate);
+      y += sizeof<real>();
+      z += sizeof<real>();
+    }
+  }
+}
+
 function tileTN2x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {

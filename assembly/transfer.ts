@@ -1,5 +1,5 @@
 /** What moves values between the stores of a run (data, draws, trace) and the lanes of a block. */
-import { bytes } from "./lanes";
+import { bytes, splatAt } from "./lanes";
 import { indexLanes, normalLanes, signLanes, uniformLanes } from "./random";
 import { drawAddr, key0, key1, purpose, replica, sampleBase, step, traceAddr } from "./registers";
 
@@ -7,13 +7,91 @@ import { drawAddr, key0, key1, purpose, replica, sampleBase, step, traceAddr } f
  * The inputs of the block's samples: dst[e][lane] = record(lane)[offset + e].
  *
  * The record of a lane starts at data + drawn byte offset; with `shared` all lanes (replicas) see
- * the record of the first draw. Pad lanes repeat the last lane, so they stay finite.
+ * the record of the first draw. Pad lanes repeat the last lane, so they stay finite. ld == 1 copies
+ * one record as it lies.
  */
 export function gather(dst: usize, data: usize, offset: i32, dim: i32, lanes: i32, ld: i32, shared: i32): void {
-  const row = bytes(ld);
   const base = data + bytes(offset);
-  for (let l = 0; l < ld; l++) {
-    const lane = shared ? 0 : l < lanes ? l : lanes - 1;
+  if (ld == 1) {
+    const src = base + (load<u32>(drawAddr) as usize);
+    const size = bytes(dim);
+    for (let q: usize = 0; q < size; q += 16) v128.store(dst + q, v128.load(src + q));
+    return;
+  }
+  const row = bytes(ld);
+  if (shared) {
+    let src = base + (load<u32>(drawAddr) as usize);
+    for (let e = 0; e < dim; e++) {
+      const x = splatAt(src);
+      for (let q: usize = 0; q < row; q += 16) v128.store(dst + q, x);
+      src += sizeof<real>();
+      dst += row;
+    }
+    return;
+  }
+  let l = 0;
+  let draw = drawAddr;
+  if (sizeof<real>() == 8 && dim == 2) {
+    // records of two values (x, y of a tiny model): one load a sample, four samples a turn
+    const next = dst + row;
+    for (; l + 4 <= lanes; l += 4) {
+      const u = v128.load(base + (load<u32>(draw) as usize));
+      const v = v128.load(base + (load<u32>(draw, 4) as usize));
+      const s = v128.load(base + (load<u32>(draw, 8) as usize));
+      const t = v128.load(base + (load<u32>(draw, 12) as usize));
+      draw += 16;
+      const at = bytes(l);
+      v128.store(dst + at, v128.shuffle<i64>(u, v, 0, 2));
+      v128.store(dst + at, v128.shuffle<i64>(s, t, 0, 2), 16);
+      v128.store(next + at, v128.shuffle<i64>(u, v, 1, 3));
+      v128.store(next + at, v128.shuffle<i64>(s, t, 1, 3), 16);
+    }
+  }
+  if (sizeof<real>() == 8) {
+    // two samples at a time, two entries at a time
+    for (; l + 2 <= lanes; l += 2) {
+      let a = base + (load<u32>(draw) as usize);
+      let b = base + (load<u32>(draw, 4) as usize);
+      draw += 8;
+      let out = dst + bytes(l);
+      let e = dim;
+      for (; e >= 2; e -= 2) {
+        const u = v128.load(a);
+        const v = v128.load(b);
+        v128.store(out, v128.shuffle<i64>(u, v, 0, 2));
+        v128.store(out + row, v128.shuffle<i64>(u, v, 1, 3));
+        out += 2 * row;
+        a += 16;
+        b += 16;
+      }
+      if (e > 0) {
+        store<real>(out, load<real>(a));
+        store<real>(out + sizeof<real>(), load<real>(b));
+      }
+    }
+  } else {
+    for (; l + 4 <= lanes; l += 4) {
+      let a = base + (load<u32>(draw) as usize);
+      let b = base + (load<u32>(draw, 4) as usize);
+      let c = base + (load<u32>(draw, 8) as usize);
+      let d = base + (load<u32>(draw, 12) as usize);
+      draw += 16;
+      let out = dst + bytes(l);
+      for (let e = dim; e > 0; e--) {
+        let x = v128.load32_zero(a);
+        x = v128.load32_lane(b, x, 1);
+        x = v128.load32_lane(c, x, 2);
+        v128.store(out, v128.load32_lane(d, x, 3));
+        out += row;
+        a += 4;
+        b += 4;
+        c += 4;
+        d += 4;
+      }
+    }
+  }
+  for (; l < ld; l++) {
+    const lane = l < lanes ? l : lanes - 1;
     let src = base + (load<u32>(drawAddr + ((lane as usize) << 2)) as usize);
     let out = dst + bytes(l);
     for (let e = 0; e < dim; e++) {

@@ -8,6 +8,7 @@ export type {
   SimulateOptions,
   ThetaLike,
 } from "./dynamics/options.ts";
+export type { ProfileLine } from "./dynamics/profile.ts";
 export type { Divergence, Run, RunSeries, RunSettings } from "./dynamics/run.ts";
 export type { Sampling } from "./dynamics/scheme.ts";
 export type { Engine } from "./engine.ts";

@@ -37,7 +37,7 @@ export interface PlanEstimate {
   readonly recordBytes: number;
   /** Rough time at one core, from a short trial of the same run. */
   readonly estimatedMs: number;
-  readonly lanes: "samples" | "replicas";
+  readonly lanes: "samples" | "replicas" | "features";
 }
 
 const EVALUATION_BLOCK = 64;

@@ -2,9 +2,9 @@
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { createEngine } from "./create.ts";
 import { STREAM_VERSION } from "./core/key.ts";
-import { fail, nearest, NoetherflowError, show } from "./errors.ts";
+import { createEngine } from "./create.ts";
+import { fail, NoetherflowError, nearest, show } from "./errors.ts";
 import { type Experiment, experiments, type Result } from "./experiments/experiment.ts";
 import { type Provenance, reportHTML, reportJSON, reportTable } from "./report/report.ts";
 import { VERSION } from "./version.ts";
@@ -48,16 +48,28 @@ function readArguments(args: readonly string[]): Options | "help" | "list" {
       },
     }));
   } catch (error) {
-    return fail("name", "npm start", (error as Error).message.replace(/\.$/, ""), undefined, "See npm start -- --help.");
+    return fail(
+      "name",
+      "npm start",
+      (error as Error).message.replace(/\.$/, ""),
+      undefined,
+      "See npm start -- --help.",
+    );
   }
   if (values.help) return "help";
   if (values.list) return "list";
   const known = [...experiments.keys()];
   const ids = values.only === undefined ? known : values.only.split(",").map((id) => id.trim());
   for (const id of ids) {
-    if (!experiments.has(id)) fail("name", "--only", `experiments are ${known.join(", ")}`, show(id), nearest(id, known));
+    if (!experiments.has(id))
+      fail("name", "--only", `experiments are ${known.join(", ")}`, show(id), nearest(id, known));
   }
-  return { ids, out: resolve(values.out ?? "noetherflow-report"), seed: values.seed ?? "noetherflow", json: values.json ?? false };
+  return {
+    ids,
+    out: resolve(values.out ?? "noetherflow-report"),
+    seed: values.seed ?? "noetherflow",
+    json: values.json ?? false,
+  };
 }
 
 function list(): string {
@@ -76,7 +88,9 @@ function progressLine(): { show(text: string, fraction: number): void; end(): vo
     show(text, fraction) {
       if (terminal) {
         const filled = Math.round(24 * fraction);
-        process.stderr.write(`\r\x1b[2K${"█".repeat(filled)}${"░".repeat(24 - filled)} ${String(Math.round(100 * fraction)).padStart(3)} %  ${text}`);
+        process.stderr.write(
+          `\r\x1b[2K${"█".repeat(filled)}${"░".repeat(24 - filled)} ${String(Math.round(100 * fraction)).padStart(3)} %  ${text}`,
+        );
       } else if (text !== last) process.stderr.write(`${text}\n`);
       last = text;
     },
@@ -115,7 +129,9 @@ async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (!abort.signal.aborted) throw error;
     line.end();
-    process.stderr.write("Interrupted; nothing was written. The same command starts again with the same numbers.\n");
+    process.stderr.write(
+      "Interrupted; nothing was written. The same command starts again with the same numbers.\n",
+    );
     return 130;
   } finally {
     line.end();
@@ -137,7 +153,10 @@ async function main(args: readonly string[]): Promise<number> {
     const folder = join(options.out, result.id);
     await mkdir(folder, { recursive: true });
     for (const [name, run] of Object.entries(result.runs)) {
-      await writeWhole(join(folder, `${name.replaceAll(/[^A-Za-z0-9]+/g, "-").toLowerCase()}.json`), `${JSON.stringify(run)}\n`);
+      await writeWhole(
+        join(folder, `${name.replaceAll(/[^A-Za-z0-9]+/g, "-").toLowerCase()}.json`),
+        `${JSON.stringify(run)}\n`,
+      );
     }
   }
   await writeWhole(join(options.out, "report.json"), data);
@@ -146,7 +165,9 @@ async function main(args: readonly string[]): Promise<number> {
   const agreeing = rows.filter((r) => r.verdict.agrees).length;
   if (options.json) process.stdout.write(data);
   else {
-    process.stdout.write(`${reportTable(results)}\n\n${agreeing} of ${rows.length} rows agree.\nReport: ${join(options.out, "report.html")}\n`);
+    process.stdout.write(
+      `${reportTable(results)}\n\n${agreeing} of ${rows.length} rows agree.\nReport: ${join(options.out, "report.html")}\n`,
+    );
   }
   return agreeing === rows.length ? 0 : 1;
 }
@@ -156,7 +177,9 @@ main(process.argv.slice(2)).then(
     process.exitCode = code;
   },
   (error: unknown) => {
-    process.stderr.write(error instanceof NoetherflowError ? `${error.message}\n` : `${(error as Error).stack ?? error}\n`);
+    process.stderr.write(
+      error instanceof NoetherflowError ? `${error.message}\n` : `${(error as Error).stack ?? error}\n`,
+    );
     process.exitCode = 2;
   },
 );

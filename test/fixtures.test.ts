@@ -188,13 +188,7 @@ describe.each(NAMES)("%s", async (name) => {
     expect(expected.generators.length).toBeGreaterThan(0);
     for (const g of expected.generators) {
       const scale = chargeScale(fixture, g, theta);
-      expectClose(
-        [name, "charge C"],
-        [problem.charge(theta, symmetry.generator(g))],
-        [g.C],
-        1e-12,
-        scale,
-      );
+      expectClose([name, "charge C"], [problem.charge(theta, symmetry.generator(g))], [g.C], 1e-12, scale);
       // the two forms of one generator
       if (g.blocks && g.dense)
         expect(denseOf(fixture, g)).toEqual(g.dense.map((x) => expect.closeTo(x, 12) as unknown as number));

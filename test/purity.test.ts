@@ -14,7 +14,12 @@ const exactMath = new Set(
 
 /** Packages that the root and the external entry may reach at run time. */
 // @noble/hashes is a development dependency whose sha256 the build inlines: users install nothing for it
-const rootPackages = ["@assemblyscript/loader", "seedrandom", "@noble/hashes/sha2.js", "@noble/hashes/utils.js"];
+const rootPackages = [
+  "@assemblyscript/loader",
+  "seedrandom",
+  "@noble/hashes/sha2.js",
+  "@noble/hashes/utils.js",
+];
 
 /** Programs: files that are run and not imported, so they may act when loaded. */
 const programs = ["reproduce.ts", "cli.ts"];

@@ -67,9 +67,21 @@ const at = (base, stride, i) =>
   i === 0 ? base : i === 1 ? `${base} + ${stride}` : `${base} + ${stride} * ${i}`;
 const offset = (bytes) => (bytes === 0 ? "" : `, ${bytes}`);
 
+/**
+ * What a product does with its sums: stores them, adds to what is in dst, or takes a step of gradient
+ * descent with them, dst -= rate * sum (rate is the address of one value).
+ */
+const forms = {
+  Store: { suffix: "", parameters: "", arguments: "" },
+  Add: { suffix: "Add", parameters: "", arguments: "" },
+  Step: { suffix: "Step", parameters: ", rate: usize", arguments: ", rate" },
+};
+
 /** One tile: `rows` rows of A by `vectors` registers of columns of B. */
-function tile(kind, adds, rows, vectors) {
+function tile(kind, form, rows, vectors) {
   const { parameters, rowStep, step } = kinds[kind];
+  const { suffix, parameters: extra } = forms[form];
+  const adds = form === "Add";
   const each = (text) => range(rows).map((i) => range(vectors).map((j) => text(i, j)));
   const others = kind === "TN" ? [] : range(rows).slice(1); // rows that need a pointer of their own
   const row = (i) => (i > 0 && others.length ? `a${i}` : "a");
@@ -78,8 +90,8 @@ function tile(kind, adds, rows, vectors) {
       ? `sizeof<real>() == 8 ? v128.load64_splat(a, ${8 * i}) : v128.load32_splat(a, ${4 * i})`
       : `splatAt(${row(i)})`;
   return lines(
-    `function tile${kind}${adds ? "Add" : ""}${rows}x${vectors}(`,
-    `  dst: usize, a: usize, b: usize, k: i32, ldd: usize, ${parameters}, ldb: usize,`,
+    `function tile${kind}${suffix}${rows}x${vectors}(`,
+    `  dst: usize, a: usize, b: usize, k: i32, ldd: usize, ${parameters}, ldb: usize${extra},`,
     "): void {",
     each((i, j) =>
       adds
@@ -97,21 +109,30 @@ function tile(kind, adds, rows, vectors) {
     others.map((i) => `    a${i} += ${step};`),
     "    b += ldb;",
     "  }",
-    each((i, j) => `  v128.store(${at("dst", "ldd", i)}, c${i}${j}${offset(16 * j)});`),
+    each((i, j) => {
+      const place = `${at("dst", "ldd", i)}${offset(16 * j)}`;
+      const value =
+        form === "Step"
+          ? `v128.sub<real>(v128.load(${place}), v128.mul<real>(splatAt(rate), c${i}${j}))`
+          : `c${i}${j}`;
+      return `  v128.store(${at("dst", "ldd", i)}, ${value}${offset(16 * j)});`;
+    }),
     "}",
   );
 }
 
 /** `rows` rows of one column, as independent scalar chains: what is left when n is no multiple of LANES. */
-function column(kind, adds, rows) {
+function column(kind, form, rows) {
   const { parameters, rowStep, step } = kinds[kind];
+  const { suffix, parameters: extra } = forms[form];
+  const adds = form === "Add";
   const each = (text) => range(rows).map(text);
   const others = kind === "TN" ? [] : range(rows).slice(1);
   const load = (i) =>
     i === 0 ? "load<real>(a)" : kind === "TN" ? `load<real>(a, ${i} * sizeof<real>())` : `load<real>(a${i})`;
   return lines(
-    `function column${kind}${adds ? "Add" : ""}${rows}(`,
-    `  dst: usize, a: usize, b: usize, k: i32, ldd: usize, ${parameters}, ldb: usize,`,
+    `function column${kind}${suffix}${rows}(`,
+    `  dst: usize, a: usize, b: usize, k: i32, ldd: usize, ${parameters}, ldb: usize${extra},`,
     "): void {",
     each((i) => `  let c${i}: real = ${adds ? `load<real>(${at("dst", "ldd", i)})` : "0"};`),
     others.map((i) => `  let a${i} = ${at("a", rowStep, i)};`),
@@ -122,16 +143,22 @@ function column(kind, adds, rows) {
     others.map((i) => `    a${i} += ${step};`),
     "    b += ldb;",
     "  }",
-    each((i) => `  store<real>(${at("dst", "ldd", i)}, c${i});`),
+    each((i) => {
+      const place = at("dst", "ldd", i);
+      const value = form === "Step" ? `load<real>(${place}) - load<real>(rate) * c${i}` : `c${i}`;
+      return `  store<real>(${place}, ${value});`;
+    }),
     "}",
   );
 }
 
 /** The loops of one kind: panels of 4, 2, 1 registers of columns, then single columns. */
-function product(kind, adds) {
+function product(kind, form) {
   const { title, parameters, arguments: strides, rowStep, tiles } = kinds[kind];
-  const suffix = `${kind}${adds ? "Add" : ""}`;
-  const rest = `k, ldd, ${strides}, ldb`;
+  const { parameters: extra, arguments: extraArguments } = forms[form];
+  const suffix = `${kind}${forms[form].suffix}`;
+  const rest = `k, ldd, ${strides}, ldb${extraArguments}`;
+  const note = { Store: "", Add: "; adds to dst", Step: "; dst -= rate * product" }[form];
   const next = (rows) => [
     `      y += ${at("0", "ldd", rows).replace("0 + ", "")};`,
     `      x += ${at("0", rowStep, rows).replace("0 + ", "")};`,
@@ -147,9 +174,9 @@ function product(kind, adds) {
         ];
   const widths = [...new Set(tiles.map(([, vectors]) => vectors))];
   return lines(
-    `/** ${title}${adds ? "; adds to dst" : ""}. Strides in bytes; n counts columns of any number. */`,
+    `/** ${title}${note}. Strides in bytes; n counts columns of any number. */`,
     `export function product${suffix}(`,
-    `  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, ${parameters}, ldb: usize,`,
+    `  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, ${parameters}, ldb: usize${extra},`,
     "): void {",
     widths.map((vectors) => [
       `  for (; n >= ${vectors === 1 ? "" : `${vectors} * `}LANES; n -= ${vectors === 1 ? "" : `${vectors} * `}LANES) {`,
@@ -165,6 +192,43 @@ function product(kind, adds) {
     "    b += sizeof<real>();",
     "    dst += sizeof<real>();",
     "  }",
+    "}",
+  );
+}
+
+/**
+ * The loops of a step: rows of dst outside, because dst (theta) is the large operand here and is
+ * then walked as it lies; B, [lanes][n], stays in the first-level cache.
+ */
+function stepProduct(kind) {
+  const { title, parameters, arguments: strides, rowStep } = kinds[kind];
+  const { parameters: extra, arguments: extraArguments } = forms.Step;
+  const rest = `k, ldd, ${strides}, ldb${extraArguments}`;
+  const rows = (count) => [
+    `  ${count === 1 ? "if (m > 0)" : `for (; m >= ${count}; m -= ${count})`} {`,
+    "    let j = n, y = dst, z = b;",
+    [4, 2, 1].map((vectors) => [
+      `    for (; j >= ${vectors === 1 ? "" : `${vectors} * `}LANES; j -= ${vectors === 1 ? "" : `${vectors} * `}LANES) {`,
+      `      tile${kind}Step${count}x${vectors}(y, a, z, ${rest});`,
+      `      y += ${16 * vectors};`,
+      `      z += ${16 * vectors};`,
+      "    }",
+    ]),
+    "    for (; j > 0; --j) {",
+    `      column${kind}Step${count}(y, a, z, ${rest});`,
+    "      y += sizeof<real>();",
+    "      z += sizeof<real>();",
+    "    }",
+    count === 1 ? [] : [`    dst += ldd * ${count};`, `    a += ${rowStep} * ${count};`],
+    "  }",
+  ];
+  return lines(
+    `/** ${title}; dst -= rate * product. Strides in bytes; n counts columns of any number. */`,
+    `export function product${kind}Step(`,
+    `  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, ${parameters}, ldb: usize${extra},`,
+    "): void {",
+    rows(2),
+    rows(1),
     "}",
   );
 }
@@ -237,12 +301,19 @@ const text = `${lines(
   'import { LANES, madd, splatAt } from "./lanes";',
   "",
   Object.keys(kinds).map((kind) =>
-    [false, true].map((adds) => [
-      kinds[kind].tiles.map(([rows, vectors]) => [tile(kind, adds, rows, vectors), ""]),
-      [4, 1].map((rows) => [column(kind, adds, rows), ""]),
-      product(kind, adds),
-      "",
-    ]),
+    // a step is taken with the gradient of a dense layer, which is an NN product
+    Object.keys(forms)
+      .filter((form) => form !== "Step" || kind === "NN")
+      .map((form) => {
+        const steps = form === "Step";
+        const tiles = kinds[kind].tiles.filter(([rows]) => !steps || rows <= 2);
+        return [
+          tiles.map(([rows, vectors]) => [tile(kind, form, rows, vectors), ""]),
+          (steps ? [2, 1] : [4, 1]).map((rows) => [column(kind, form, rows), ""]),
+          steps ? stepProduct(kind) : product(kind, form),
+          "",
+        ];
+      }),
   ),
   [false, true].map((adds) =>
     [

@@ -41,11 +41,13 @@ export interface RecordOptions<A, E> {
 /** Choices that change speed and memory and never a bit of a result. */
 export interface LoweringOptions {
   /** What runs in the SIMD lanes; chosen from sizes when absent. */
-  readonly lanes?: "samples" | "replicas";
+  readonly lanes?: "samples" | "replicas" | "features";
   /** Samples per block when samples are in the lanes. */
   readonly block?: number;
   /** Replicas side by side when replicas are in the lanes. */
   readonly group?: number;
+  /** Compute pairs of elementwise ops, and gradients with the step they end in, in one pass (default true). */
+  readonly fuse?: boolean;
   /** Steps per call into Wasm; chosen by time, about 10 ms, when absent. */
   readonly chunk?: number;
 }
@@ -79,6 +81,8 @@ export interface SimulateOptions<A = unknown, E = Node> {
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
   readonly lowering?: LoweringOptions;
+  /** Time every instruction of a step after the run: run.profile says where the time goes. */
+  readonly profile?: boolean;
 }
 
 const KNOWN = [
@@ -98,6 +102,7 @@ const KNOWN = [
   "signal",
   "onProgress",
   "lowering",
+  "profile",
 ] as const;
 
 /** Options after checking: nothing optional, one entry per replica. */
@@ -118,6 +123,7 @@ export interface Setting {
   readonly every: number;
   readonly onDiverge: "stop" | "stopReplica" | "throw";
   readonly lowering: LoweringOptions;
+  readonly profile: boolean;
 }
 
 /** Largest step number: steps are counted in 32 bits. */
@@ -172,8 +178,9 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
     }
   }
   const lowering = options.lowering ?? {};
-  checkKnown("lowering", lowering, ["lanes", "block", "group", "chunk"]);
-  if (lowering.lanes !== undefined) checkWord("lowering", "lanes", lowering.lanes, ["samples", "replicas"]);
+  checkKnown("lowering", lowering, ["lanes", "block", "group", "fuse", "chunk"]);
+  if (lowering.lanes !== undefined)
+    checkWord("lowering", "lanes", lowering.lanes, ["samples", "replicas", "features"]);
   for (const key of ["block", "group", "chunk"] as const) {
     if (lowering[key] !== undefined) checkInteger("lowering", key, lowering[key], 1, MAX_STEPS);
   }
@@ -202,6 +209,7 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
     every: record === undefined ? 0 : checkInteger("record", "every", record.every, 1, MAX_STEPS),
     onDiverge: checkWord(where, "onDiverge", options.onDiverge ?? "stop", ["stop", "stopReplica", "throw"]),
     lowering,
+    profile: options.profile ?? false,
   };
 }
 

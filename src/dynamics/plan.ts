@@ -2,7 +2,8 @@ import type { Key } from "../core/key.ts";
 import { PURPOSE } from "../core/key.ts";
 import { internal } from "../errors.ts";
 import { gradient } from "../graph/derive.ts";
-import { type Effect, type Lanes, lower, Planner, paddedLanes, type Real } from "../graph/lower.ts";
+import { type Lanes, Planner, paddedLanes, type Real } from "../graph/layout.ts";
+import { type Effect, lower } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "../graph/node.ts";
 import { batchSum, norm, scale } from "../graph/ops.ts";
@@ -39,31 +40,51 @@ export interface LaneChoice {
 
 /** Largest trace kept in Wasm between two calls. */
 const TRACE_BYTES = 4 * 1024 * 1024;
-const WINDOW_BYTES = 64 * 1024;
+const WINDOW_BYTES = 8 * 1024;
 const SCRATCH_BYTES = 256 * 1024;
+/** Values of a group of replicas should stay in the first-level cache. */
+const GROUP_BYTES = 24 * 1024;
+const MIN_GROUP = 16;
+const MAX_GROUP = 256;
 
 /**
  * Samples in the lanes when a batch fills them and products are large enough for tiles; replicas
- * when there are several and the model is small or the batch short.
+ * when there are several and the model is small or the batch short; else the features of one sample.
  */
 export function chooseLanes(model: Model, loss: Node, setting: Setting, real: Real): LaneChoice {
   const { replicas, S, lowering } = setting;
   const widest = Math.max(...model.blocks.flatMap((b) => [...b.shape, 1]));
-  const byReplica =
-    lowering.lanes !== undefined ? lowering.lanes === "replicas" : replicas >= 4 && (widest <= 8 || S < 4);
-  const perSample = reachable([loss]).reduce(
-    (n, v) => ((v.varies & VARIES_WITH_SAMPLE) !== 0 ? n + sizeOf(v.shape) : n),
-    1,
-  );
-  // forward values, their cotangents and copies, in the second-level cache
-  const fits = Math.floor(SCRATCH_BYTES / (3 * perSample * real.bytes));
-  if (byReplica) {
-    const wanted = Math.max(real.perRegister, Math.min(lowering.group ?? 64, fits));
-    const groups = Math.ceil(replicas / wanted);
-    return { lanes: "replicas", groups, groupLanes: Math.ceil(replicas / groups), block: 1 };
+  const lanes =
+    lowering.lanes ?? (replicas >= 4 && (widest <= 8 || S < 4) ? "replicas" : S < 4 ? "features" : "samples");
+  const bytesOf = (bit: number) =>
+    real.bytes *
+    reachable([loss]).reduce((n, v) => ((v.varies & bit) !== 0 || bit === 0 ? n + sizeOf(v.shape) : n), 1);
+  if (lanes === "replicas") {
+    // parameters and samples both have lanes: all values of a step, and their cotangents
+    const fits = Math.floor(GROUP_BYTES / (2 * bytesOf(0)));
+    const wanted = lowering.group ?? Math.max(MIN_GROUP, Math.min(MAX_GROUP, 16 * Math.floor(fits / 16)));
+    const groups = Math.ceil(replicas / Math.max(real.perRegister, wanted));
+    return { lanes, groups, groupLanes: Math.ceil(replicas / groups), block: 1 };
   }
+  // forward values, their cotangents and copies, in the second-level cache
+  const fits = Math.floor(SCRATCH_BYTES / (3 * bytesOf(VARIES_WITH_SAMPLE)));
   const block = lowering.block ?? Math.max(8, Math.min(128, 8 * Math.floor(fits / 8)));
-  return { lanes: "samples", groups: replicas, groupLanes: 1, block };
+  return { lanes, groups: replicas, groupLanes: 1, block };
+}
+
+/**
+ * One eta and one decay in all lanes, which then need not be read lane by lane. Not when lanes are
+ * left over or may have to stand still.
+ */
+function haveSameRates(choice: LaneChoice, setting: Setting, ld: number): boolean {
+  const { eta, weightDecay, replicas, onDiverge } = setting;
+  return (
+    onDiverge !== "stopReplica" &&
+    choice.groups * choice.groupLanes === replicas &&
+    (ld === 1 || ld === choice.groupLanes) &&
+    eta.every((e) => e === eta[0]) &&
+    weightDecay.every((g) => g === weightDecay[0])
+  );
 }
 
 /** Addresses and code of a whole run. */
@@ -157,6 +178,9 @@ export function planRun(
     lanes: choice.lanes,
     replicas: choice.groupLanes,
     block: choice.block,
+    fuse: setting.lowering.fuse ?? true,
+    decays: setting.weightDecay.some((g) => g !== 0),
+    sameRates: haveSameRates(choice, setting, ld),
     params: new Map(theta.map((t) => [t.node, t.address])),
     constant,
     planner,
@@ -180,13 +204,11 @@ export function planRun(
       eta,
     });
   }
-  const decays = setting.weightDecay.some((g) => g !== 0);
   for (const [i, t] of trainable.entries()) {
-    if (gradients[i] === null && !decays) continue;
+    if (gradients[i] === null && !shape.decays) continue;
     stepEffects.push({
       kind: "update",
-      theta: t.address,
-      size: t.block.size,
+      block: t.node,
       gradient: gradients[i]!,
       eta,
       decay,

@@ -9,6 +9,7 @@ import type { Host } from "../models/evaluate.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Progress, Setting } from "./options.ts";
 import { controlOf, type Measures, planRun, type RunPlan } from "./plan.ts";
+import { type ProfileLine, profileStep } from "./profile.ts";
 
 /** Values of one quantity: [record][replica][entry], flat. */
 export type SeriesData = Float64Array;
@@ -64,6 +65,8 @@ export class Run {
   readonly diverged: readonly Divergence[];
   readonly series: RunSeries;
   readonly settings: RunSettings;
+  /** Where the time of a step goes, when asked for with `profile: true`. */
+  readonly profile?: readonly ProfileLine[];
   /** sha256 of the replicas' hashes. */
   readonly hash: string;
   /** Per replica: sha256 of the little-endian final theta, then its series. */
@@ -71,7 +74,9 @@ export class Run {
 
   /** @internal */
   constructor(
-    parts: Pick<Run, "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "settings">,
+    parts: Pick<Run, "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "settings"> & {
+      profile?: readonly ProfileLine[];
+    },
   ) {
     this.theta = parts.theta;
     this.replicas = parts.replicas;
@@ -81,6 +86,7 @@ export class Run {
     this.diverged = parts.diverged;
     this.series = parts.series;
     this.settings = parts.settings;
+    if (parts.profile !== undefined) this.profile = parts.profile;
     this.hashes = Array.from({ length: this.replicas }, (_, r) =>
       hashArrays([this.theta.slice(r * this.P, (r + 1) * this.P), ...this.#seriesOf(r)]),
     );
@@ -294,7 +300,7 @@ class Execution {
       for (const { block, address } of plan.theta) {
         const view = arena.reals(address + shift, block.size * plan.ld);
         for (let e = 0; e < block.size; e++)
-          view[e * plan.ld + lane] = setting.theta[replica * this.#model.P + block.offset + e]!;
+          view[e * plan.ld + lane] = setting.theta[replica * this.#model.P + block.offset + e]! + 0; // -0 becomes 0
       }
     }
   }
@@ -351,7 +357,7 @@ class Execution {
         if (control.signal?.aborted) throw this.#aborted(control.signal);
       }
     }
-    const run = this.#result();
+    const run = this.#result(true);
     if (control.onProgress) {
       const elapsedMs = performance.now() - began;
       control.onProgress({
@@ -373,7 +379,7 @@ class Execution {
     if (typeof reason === "object" && reason !== null) {
       try {
         Object.defineProperty(reason, "recorded", {
-          value: this.#result(),
+          value: this.#result(false),
           configurable: true,
           enumerable: false,
         });
@@ -527,7 +533,7 @@ class Execution {
     this.#records += records;
   }
 
-  #result(): Run {
+  #result(ended: boolean): Run {
     const { plan, setting, model } = { plan: this.#plan, setting: this.#setting, model: this.#model };
     const { replicas } = setting;
     const { P } = model;
@@ -551,7 +557,9 @@ class Execution {
       else groups[s.kind][s.name] = data;
     }
     const { core } = this.#host;
+    const profile = ended && setting.profile ? { profile: profileStep(this.#host, plan) } : {};
     return new Run({
+      ...profile,
       theta,
       replicas,
       P,

@@ -254,7 +254,8 @@ function compare(name: string, run: Run, law: Law, spec: Spec): Row {
   while (record + 1 < k.length && law.decay[k[record + 1]!]! <= READABLE_DECAY) record++;
   const step = k[record]!;
   const values = decays(run, record);
-  const measured: Estimate = run.replicas === 1 ? exact(values[0]!, 1) : meanOf(values, `mean over ${run.replicas} runs`);
+  const measured: Estimate =
+    run.replicas === 1 ? exact(values[0]!, 1) : meanOf(values, `mean over ${run.replicas} runs`);
   const value = law.decay[step]!;
   const predicted: Prediction = {
     value,

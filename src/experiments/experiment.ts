@@ -1,5 +1,5 @@
-import type { Engine } from "../engine.ts";
 import type { Run } from "../dynamics/run.ts";
+import type { Engine } from "../engine.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import type { Prediction, Verdict } from "../stats/verdict.ts";
 import { rescaling } from "./e01-rescaling.ts";
@@ -72,7 +72,12 @@ export interface Experiment {
   /** What the figure should show. */
   readonly claim: string;
   readonly parameters: Readonly<Record<string, Parameter>>;
-  run(engine: Engine, spec: Readonly<Record<string, number>>, seed: string, control?: Control): Promise<Result>;
+  run(
+    engine: Engine,
+    spec: Readonly<Record<string, number>>,
+    seed: string,
+    control?: Control,
+  ): Promise<Result>;
 }
 
 /** All experiments, by id. */

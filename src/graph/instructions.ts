@@ -23,7 +23,14 @@ const structural = {
   fill: ["dst", "n", "imm"],
   copyStrided: ["dst", "a", "rows", "cols", "ars", "acs", "ld"],
   spreadLanes: ["dst", "a", "elements", "ld"],
+  matmulStep: ["theta", "a", "b", "m", "n", "k", "lda", "ldb", "eta"],
+  addNumber: ["dst", "a", "n", "imm"],
+  numberSub: ["dst", "a", "n", "imm"],
+  numberDiv: ["dst", "a", "n", "imm"],
   update: ["theta", "g", "eta", "decay", "elements", "ld"],
+  updateAlike: ["theta", "g", "eta", "decay", "n"],
+  updateMul: ["theta", "a", "b", "eta", "n"],
+  decayBlock: ["theta", "decay", "elements", "ld"],
   addWork: ["dst", "q", "eta", "lanes"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
   noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
@@ -44,13 +51,34 @@ export const homes: Record<string, readonly string[]> = {
     "matmulLanedUniform",
     "matmulUniformLaned",
     "laneTranspose",
+    "matmulStep",
   ],
   reduce: ["sumAxis", "sumAll", "sumSquares", "batchSum", "batchSumLaned", "softmax", "logsumexp"],
-  pointwise: ["scale", "fill", "copyStrided", "spreadLanes", "update", "addWork"],
+  pointwise: [
+    "scale",
+    "fill",
+    "copyStrided",
+    "spreadLanes",
+    "addNumber",
+    "numberSub",
+    "numberDiv",
+    "update",
+    "updateAlike",
+    "decayBlock",
+    "addWork",
+  ],
   transfer: ["gather", "noise", "storeSamples", "treeSum", "closeTree", "record", "recordExact", "copy"],
 };
 
+/** Pairs of elementwise ops that have one kernel: (a first b) second c, see assembly/fused.ts. */
+export const PAIR_FIRST = ["add", "sub", "mul", "scale"] as const;
+export const PAIR_SECOND = ["Add", "Sub", "Mul", "From", "Scale"] as const;
+export const pairs: readonly string[] = PAIR_FIRST.flatMap((f) => PAIR_SECOND.map((s) => `${f}${s}`)).filter(
+  (p) => p !== "scaleScale",
+);
+
 const UNARY = ["dst", "a", "n"] as const;
+const PAIR = ["dst", "a", "b", "c", "n", "imm"] as const;
 const BINARY = ["dst", "a", "b", "n"] as const;
 const BROADCAST = [
   "dst",
@@ -70,6 +98,7 @@ const BROADCAST = [
 /** Every instruction with its parameters; the position in the map is the opcode. */
 export const instructions: ReadonlyMap<string, readonly string[]> = new Map<string, readonly string[]>([
   ...Object.entries(structural),
+  ...pairs.map((name): [string, readonly string[]] => [name, PAIR]),
   ...[...table.values()].flatMap((row): [string, readonly string[]][] =>
     row.kernel === "unary"
       ? [[row.name, UNARY]]
@@ -86,18 +115,38 @@ export const WORDS = 16;
 export const WORD_BYTES = 4 * WORDS;
 const IMM = 14;
 
+/** Parameters that say how much an instruction does. */
+const SIZES = new Set([
+  "m",
+  "n",
+  "k",
+  "ld",
+  "lanes",
+  "elements",
+  "rows",
+  "cols",
+  "outer",
+  "count",
+  "inner",
+  "dim",
+]);
+
 const opcodes = new Map([...instructions.keys()].map((name, i) => [name, i]));
 
 /** A growing list of encoded instructions. */
 export class Code {
   #words: number[] = [];
   #imms = new Map<number, number>();
+  /** What each instruction does, for profiles: the kernel and its sizes. */
+  readonly labels: string[] = [];
 
   /** Appends one instruction, parameters by name. */
   emit(name: string, values: Readonly<Record<string, number>>): void {
     const opcode = opcodes.get(name);
     const parameters = instructions.get(name);
     if (opcode === undefined || parameters === undefined) throw new Error(`no instruction ${name}`);
+    const sizes = parameters.filter((p) => SIZES.has(p)).map((p) => `${p} ${values[p]}`);
+    this.labels.push(`${name}${sizes.length > 0 ? ` (${sizes.join(", ")})` : ""}`);
     const start = this.#words.length;
     for (let i = 0; i < WORDS; i++) this.#words.push(0);
     this.#words[start] = opcode;

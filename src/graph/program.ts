@@ -1,6 +1,7 @@
 import type { Arena } from "../core/arena.ts";
 import { type Code, passFields, runFields } from "./instructions.ts";
-import type { Pass, Planner } from "./lower.ts";
+import type { Planner } from "./layout.ts";
+import type { Pass } from "./lower.ts";
 import type { Node } from "./node.ts";
 
 /** How a pass finds the records of its samples. */

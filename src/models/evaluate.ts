@@ -1,6 +1,7 @@
 import type { Arena, RealArray, Region } from "../core/arena.ts";
 import type { Key } from "../core/key.ts";
-import { type Effect, lower, Planner, type Source } from "../graph/lower.ts";
+import { Planner } from "../graph/layout.ts";
+import { type Effect, lower, type Source } from "../graph/lower.ts";
 import type { Block } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { type Draws, installPass, placePass, RUN_BYTES, writeConstants, writeRun } from "../graph/program.ts";
@@ -54,6 +55,9 @@ export class Evaluation {
         lanes: "samples",
         replicas: 1,
         block: spec.block,
+        fuse: true,
+        decays: false,
+        sameRates: true,
         source: spec.source,
         params: new Map(theta.map((t) => [t.node, t.address])),
         constant: (node, address) => constants.set(address, node),

@@ -30,11 +30,23 @@ export function drawFigure(figure: Figure): string {
     marginBottom: 44,
     style: { background: "transparent", fontSize: "13px", color: "currentColor" },
     x: { label: figure.xLabel, labelAnchor: "center", nice: true, tickSpacing: 100 },
-    y: { label: figure.yLabel, type: figure.yScale, grid: true, ...(figure.yScale === "log" ? { ticks: 8, tickFormat: powerOfTen } : {}) },
+    y: {
+      label: figure.yLabel,
+      type: figure.yScale,
+      grid: true,
+      ...(figure.yScale === "log" ? { ticks: 8, tickFormat: powerOfTen } : {}),
+    },
     color: { domain: labels, range: COLOURS.slice(0, labels.length) },
     marks: [
       Plot.line(points(false), { x: "x", y: "y", stroke: "label", strokeWidth: 2.5, strokeOpacity: 0.75 }),
-      Plot.line(points(true), { x: "x", y: "y", z: "label", stroke: "currentColor", strokeWidth: 1.25, strokeDasharray: "5,4" }),
+      Plot.line(points(true), {
+        x: "x",
+        y: "y",
+        z: "label",
+        stroke: "currentColor",
+        strokeWidth: 1.25,
+        strokeDasharray: "5,4",
+      }),
     ],
   } as Plot.PlotOptions);
   svg.setAttribute("role", "img");
@@ -55,5 +67,8 @@ function powerOfTen(value: number): string {
 
 /** Colour of each label, for a legend in the page's own markup. */
 export function legendOf(figure: Figure): { label: string; colour: string }[] {
-  return [...new Set(figure.curves.map((c) => c.label))].map((label, i) => ({ label, colour: COLOURS[i % COLOURS.length]! }));
+  return [...new Set(figure.curves.map((c) => c.label))].map((label, i) => ({
+    label,
+    colour: COLOURS[i % COLOURS.length]!,
+  }));
 }

@@ -30,7 +30,14 @@ export function reportJSON(results: readonly Result[], provenance: Provenance): 
       runs: Object.fromEntries(
         Object.entries(r.runs).map(([name, run]) => [
           name,
-          { settings: run.settings, status: run.status, steps: run.steps, replicas: run.replicas, diverged: run.diverged, hash: run.hash },
+          {
+            settings: run.settings,
+            status: run.status,
+            steps: run.steps,
+            replicas: run.replicas,
+            diverged: run.diverged,
+            hash: run.hash,
+          },
         ]),
       ),
       elapsedMs: r.elapsedMs,
@@ -68,7 +75,14 @@ export function reportTable(results: readonly Result[]): string {
   );
   const lines = [head, ...body];
   const widths = head.map((_, i) => Math.max(...lines.map((l) => l[i]!.length)));
-  return lines.map((l) => l.map((cell, i) => (i >= 3 && i <= 6 ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!))).join("  ").trimEnd()).join("\n");
+  return lines
+    .map((l) =>
+      l
+        .map((cell, i) => (i >= 3 && i <= 6 ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
 }
 
 /**
@@ -159,7 +173,11 @@ function figureHTML(figure: Figure): string {
 }
 
 function escape(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+  return text
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;")
+    .replaceAll('"', "&quot;");
 }
 
 const STYLE = `

@@ -1,6 +1,6 @@
 import { instantiate } from "@assemblyscript/loader";
 import { fail, show } from "../errors.ts";
-import type { Real } from "../graph/lower.ts";
+import type { Real } from "../graph/layout.ts";
 
 export type Dtype = "f64" | "f32";
 export type Variant = "simd";
@@ -13,6 +13,7 @@ export interface CoreExports {
   advance(run: number, count: number, probeNow: number): number;
   evaluate(run: number): void;
   execute(pc: number, end: number): void;
+  repeat(run: number, pc: number, times: number): void;
   normalLanes(
     dst: number,
     elements: number,

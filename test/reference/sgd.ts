@@ -19,7 +19,9 @@ export function keyOfSeed(seed: string): Words2 {
 /** Word i of a replica's stream of index draws: word i & 3 of block i >> 2, counter (low, high, replica, purpose). */
 export function batchWord(key: Words2, replica: number, i: number): number {
   const block = Math.floor(i / 4);
-  return philox([block % 2 ** 32, Math.floor(block / 2 ** 32), replica, BATCH], key)[(i % 4) as 0 | 1 | 2 | 3];
+  return philox([block % 2 ** 32, Math.floor(block / 2 ** 32), replica, BATCH], key)[
+    (i % 4) as 0 | 1 | 2 | 3
+  ];
 }
 
 /** floor(word n / 2^32), exactly. */
@@ -101,7 +103,9 @@ export function twoLayerLinear(
     const range = (count: number) => Array.from({ length: count }, (_, i) => i);
     const x = range(dx).map((j) => data.x[n * dx + j]!);
     const z = range(h).map((a) => range(dx).reduce((sum, j) => sum + W(a, j) * x[j]!, 0));
-    const r = range(dy).map((i) => range(h).reduce((sum, a) => sum + U(i, a) * z[a]!, 0) - data.y[n * dy + i]!);
+    const r = range(dy).map(
+      (i) => range(h).reduce((sum, a) => sum + U(i, a) * z[a]!, 0) - data.y[n * dy + i]!,
+    );
     const back = range(h).map((a) => range(dy).reduce((sum, i) => sum + U(i, a) * r[i]!, 0));
     return { x, z, r, back };
   };

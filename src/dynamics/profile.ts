@@ -1,0 +1,50 @@
+import { WORD_BYTES } from "../graph/instructions.ts";
+import type { Host } from "../models/evaluate.ts";
+import type { RunPlan } from "./plan.ts";
+
+/** Where the time of a step goes: one line per instruction, the longest first. */
+export interface ProfileLine {
+  /** Kernel and sizes. */
+  readonly instruction: string;
+  /** When in a step it runs: before the batch, per block, on the rest of the batch, after it. */
+  readonly stage: "before" | "body" | "tail" | "after";
+  /** Executions per step (of one group of replicas). */
+  readonly perStep: number;
+  /** Time per execution, caches warm. */
+  readonly ns: number;
+  /** Share of the sum over all lines. */
+  readonly share: number;
+}
+
+/** Each instruction is repeated for about this long. */
+const TRIAL_MS = 3;
+
+/**
+ * Times every instruction of the step by itself, caches warm. Overwrites the run's state: call it
+ * when the run is over.
+ */
+export function profileStep(host: Host, plan: RunPlan): ProfileLine[] {
+  const { repeat } = host.core.exports;
+  const stages = ["setup", "before", "body", "tail", "after"] as const;
+  const lines: { instruction: string; stage: ProfileLine["stage"]; perStep: number; ns: number }[] = [];
+  for (const [s, [code, address]] of plan.stepPass.code.entries()) {
+    const stage = stages[s]!;
+    if (stage === "setup") continue;
+    const perStep = stage === "body" ? plan.stepPass.pass.blocks : 1;
+    for (const [i, instruction] of code.labels.entries()) {
+      const pc = address + i * WORD_BYTES;
+      let times = 16;
+      let ms = 0;
+      for (;;) {
+        const start = performance.now();
+        repeat(plan.run, pc, times);
+        ms = performance.now() - start;
+        if (ms >= TRIAL_MS) break;
+        times *= ms > 0.2 ? Math.ceil(TRIAL_MS / ms) : 4;
+      }
+      lines.push({ instruction, stage, perStep, ns: (1e6 * ms) / times });
+    }
+  }
+  const total = lines.reduce((n, l) => n + l.perStep * l.ns, 0);
+  return lines.map((l) => ({ ...l, share: (l.perStep * l.ns) / total })).sort((a, b) => b.share - a.share);
+}

@@ -1,0 +1,136 @@
+/**
+ * Every example runs as it stands, prints something, and finds what theory says. The oracles here are closed forms and
+ * plain loops; a statistical alarm is at 4.9 standard errors (one in a million), with the seeds fixed in the examples.
+ */
+import { readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+
+const SECONDS = 1000;
+/** Examples promise five seconds; a loaded machine gets four times that. */
+const LIMIT = 20 * SECONDS;
+
+const printed: string[] = [];
+beforeEach(() => {
+  printed.length = 0;
+  vi.spyOn(console, "log").mockImplementation((...parts: unknown[]) => void printed.push(parts.join(" ")));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+test("the folder holds the examples that are tested here and no other", () => {
+  const files = readdirSync(fileURLToPath(new URL("../examples", import.meta.url)));
+  expect(files.sort()).toEqual([
+    "01-first-charge.ts",
+    "02-your-own-model.ts",
+    "03-replicas-and-records.ts",
+    "04-sampler-teacher.ts",
+  ]);
+});
+
+describe("01-first-charge", () => {
+  test(
+    "GD follows the plain loop, SGD the law, and the change of C is the work",
+    async () => {
+      const { eta, steps, gd, sgd } = (await import("../examples/01-first-charge.ts")).found;
+      expect(printed).toHaveLength(6);
+      for (const run of [gd, sgd]) {
+        const { charges, work } = run.series;
+        // rounding of 20,000 steps of a charge of size 1
+        for (const [i, C] of charges.C!.entries())
+          expect(Math.abs(C - charges.C![0]! - work.C![i]!)).toBeLessThan(1e-12);
+      }
+      let [u, w] = [1.5, 0.5];
+      for (let k = 0; k < steps; k++) {
+        // mean over the data of 2 (u w x - y) x, with x^2 = 1 and E[x y] = 1
+        const delta = 2 * (u * w - 1);
+        [u, w] = [u - eta * delta * w, w - eta * delta * u];
+      }
+      expect(gd.theta[0]).toBeCloseTo(u, 12);
+      expect(gd.theta[1]).toBeCloseTo(w, 12);
+      // -ln C(K)/C(0) = 8 sigma2 t (1 + O(eta)); the O(eta) is Var v + eta (u^2 + w^2), about 2 %, v = u w.
+      // One run: a step adds 4 eta^2 (1 +- 2 (v - 1)), so with Var v = 2 eta its standard error is 8 eta^2 sqrt(2 eta K).
+      const decay = -Math.log(sgd.series.charges.C!.at(-1)! / sgd.series.charges.C![0]!);
+      const predicted = 4 * eta * eta * steps;
+      const stdErr = 8 * eta * eta * Math.sqrt(2 * eta * steps);
+      expect(Math.abs(decay - predicted)).toBeLessThan(4.9 * stdErr + 0.02 * predicted);
+    },
+    LIMIT,
+  );
+});
+
+describe("02-your-own-model", () => {
+  test(
+    "the loss is the file's, and the budget of the charge closes for the symmetry alone",
+    async () => {
+      const { linear, tanh, data } = (await import("../examples/02-your-own-model.ts")).found;
+      expect(printed).toHaveLength(3);
+      const M = [
+        [2, 0.5],
+        [0.5, 1],
+      ];
+      const lossBy = (theta: ArrayLike<number>, act: (z: number) => number): number => {
+        const losses = data.x.map((x, n) => {
+          const z = [0, 1, 2].map((j) => act(theta[6 + 2 * j]! * x[0]! + theta[7 + 2 * j]! * x[1]!));
+          const r = [0, 1].map(
+            (i) =>
+              theta[3 * i]! * z[0]! + theta[3 * i + 1]! * z[1]! + theta[3 * i + 2]! * z[2]! - data.y[n]![i]!,
+          );
+          return r.reduce((sum, ri, i) => sum + r.reduce((s, rj, j) => s + ri * M[i]![j]! * rj, 0), 0);
+        });
+        return losses.reduce((a, b) => a + b) / losses.length;
+      };
+      expect(linear.lossBefore).toBeCloseTo(
+        lossBy(linear.theta, (z) => z),
+        12,
+      );
+      expect(tanh.lossBefore).toBeCloseTo(lossBy(tanh.theta, Math.tanh), 12);
+      for (const { lossBefore, lossAfter } of [linear, tanh]) expect(lossAfter).toBeLessThan(lossBefore);
+      expect(Math.abs(linear.change)).toBeGreaterThan(0.01);
+      expect(Math.abs(linear.change - linear.work)).toBeLessThan(1e-12); // rounding of 500 steps
+      expect(Math.abs(tanh.change - tanh.work)).toBeGreaterThan(0.01);
+    },
+    LIMIT,
+  );
+});
+
+describe("03-replicas-and-records", () => {
+  test(
+    "the variance of SGD at the minimum is eta Var x / (S (1 - eta)), |z| < 4.9, 256 replicas each",
+    async () => {
+      const { rows, csv, isSame } = (await import("../examples/03-replicas-and-records.ts")).found;
+      expect(rows.map((row) => row.eta)).toEqual([0.02, 0.05, 0.1, 0.2]);
+      for (const { measured, predicted } of rows) {
+        // the standard error of a variance of normals; z = 4.9 is 43 %, so a factor of 2 is seen
+        const z = (measured - predicted) / (predicted * Math.sqrt(2 / 255));
+        expect(Math.abs(z)).toBeLessThan(4.9);
+      }
+      const lines = csv.trimEnd().split("\n");
+      expect(lines).toHaveLength(1 + 3 * 1024);
+      expect(lines[0]).toBe("k,t,replica,loss,norm.m");
+      expect(isSame).toBe(true);
+    },
+    LIMIT,
+  );
+});
+
+describe("04-sampler-teacher", () => {
+  test(
+    "losses are those of the law, and one step of SGD moves C by (eta^2 / 2S) Tr[Sigma A], |z| < 4.9",
+    async () => {
+      const { loss, mean, stdErr, predicted, gdChange } = (await import("../examples/04-sampler-teacher.ts"))
+        .found;
+      expect(loss.exact).toBeCloseTo(0.3 * 0.3 + 0.8 * 0.8, 12);
+      expect(loss.population).toBeCloseTo(loss.exact, 12);
+      expect(loss.fresh.count).toBe(20_000);
+      expect(Math.abs(loss.fresh.value - loss.exact)).toBeLessThan(4.9 * loss.fresh.stdErr);
+      expect(Math.abs(loss.finite - loss.exact)).toBeLessThan(4.9 * loss.fresh.stdErr);
+      expect(Math.abs(mean - predicted)).toBeLessThan(4.9 * stdErr);
+      expect(stdErr).toBeLessThan(0.05 * predicted);
+      // the mean gradient is 0 to rounding, and enters squared
+      expect(Math.abs(gdChange)).toBeLessThan(1e-20);
+    },
+    LIMIT,
+  );
+});
