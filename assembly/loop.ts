@@ -116,6 +116,9 @@ export function advance(run: usize, count: u32, probeNow: i32): i32 {
   const saved = place(run, at.SAVED);
   const every = word(run, at.EVERY);
   const stepPass = place(run, at.STEP_PASS);
+  const averagePass = place(run, at.AVERAGE_PASS);
+  const averageFrom = word(run, at.AVERAGE_FROM);
+  const averageEvery = word(run, at.AVERAGE_EVERY);
   const first = word(run, at.STEP);
   setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
   let records: u32 = 0;
@@ -135,6 +138,7 @@ export function advance(run: usize, count: u32, probeNow: i32): i32 {
       runPass(run, stepPass, k);
       k++;
       setStep(k);
+      if (averageEvery != 0 && k >= averageFrom && k % averageEvery == 0) runPass(run, averagePass, k);
       if (every != 0 && k % every == 0) probe(run, g, k, records++);
     }
     finite &= allFinite(place(run, at.THETA), word(run, at.THETA_VALUES));

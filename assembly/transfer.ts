@@ -188,6 +188,14 @@ export function recordExact(a: usize, slot: i32, lanes: i32): void {
   memory.copy(traceAddr + ((slot as usize) << 3), a, (lanes as usize) << 3);
 }
 
+/** Running sums in f64 for averages over time: dst[lane] += a[lane]. */
+export function addToAverage(dst: usize, a: usize, lanes: i32): void {
+  for (let l = 0; l < lanes; l++) {
+    store<f64>(dst, load<f64>(dst) + <f64>load<real>(a + bytes(l)));
+    dst += 8;
+  }
+}
+
 /** Copies n values. */
 export function copy(dst: usize, a: usize, n: i32): void {
   memory.copy(dst, a, bytes(n));

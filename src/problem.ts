@@ -20,7 +20,7 @@ import { Evaluation, type Host } from "./models/evaluate.ts";
 import { type InitKind, type InitOptions, init } from "./models/init.ts";
 import { type Data, Samples } from "./models/samples.ts";
 import { type Estimate, exact, meanOf } from "./stats/estimate.ts";
-import { chargeOf, workOf } from "./symmetry/charge.ts";
+import { chargeOf, matrixChargeOf, workOf } from "./symmetry/charge.ts";
 import { Generator } from "./symmetry/generator.ts";
 
 /** Samples of a measurement on a problem whose samples are drawn fresh. */
@@ -302,6 +302,35 @@ export class Problem {
         fail("unsupported", where, "recorded values depend on parameters alone", describe(node));
       values.set(name, node);
     }
+    const matrixCharges = new Map<string, Node>();
+    for (const [name, pair] of Object.entries(record?.matrixCharges ?? {})) {
+      const where = `record.matrixCharges.${name}`;
+      if (!Array.isArray(pair) || pair.length !== 2)
+        fail("shape", where, "expected the names of two blocks, [U, W]", show(pair));
+      matrixCharges.set(name, matrixChargeOf(this.model, pair[0], pair[1], where));
+    }
+    let average: Measures["average"] = null;
+    if (record?.average !== undefined) {
+      checkKnown("record.average", record.average, ["from", "every"]);
+      average = {
+        from: checkInteger("record.average", "from", record.average.from, 0, 4_294_967_295),
+        every: checkInteger(
+          "record.average",
+          "every",
+          record.average.every ?? record.every,
+          1,
+          4_294_967_295,
+        ),
+      };
+      if (charges.size + matrixCharges.size + values.size === 0 && !record.blockNorms) {
+        fail(
+          "range",
+          "record.average",
+          "there is nothing to average",
+          "no blockNorms, charges, matrixCharges or values",
+        );
+      }
+    }
     return {
       loss: record?.loss ?? null,
       blockNorms: record?.blockNorms ?? false,
@@ -312,7 +341,9 @@ export class Problem {
               generators.map(([name, A]) => [name, workOf(this.model, A, of, `record.charges.${name}`)]),
             )
         : null,
+      matrixCharges,
       values,
+      average,
     };
   }
 

@@ -32,10 +32,17 @@ export interface RecordOptions<A, E> {
   readonly blockNorms?: boolean;
   /** Charges by name: C = 1/2 (theta - c)^T A (theta - c). */
   readonly charges?: Readonly<Record<string, A>>;
+  /** Matrix charges Q = U^T U - W W^T of products U W, by name: the two blocks, U first. */
+  readonly matrixCharges?: Readonly<Record<string, readonly [up: string, down: string]>>;
   /** Accumulated quadratic work sum_k eta^2/2 g^T A g of every charge (accumulated in f64). */
   readonly work?: boolean;
   /** Any expressions of parameters alone. */
   readonly values?: Readonly<Record<string, E>>;
+  /**
+   * Averages over time of all of these but loss and work, summed in f64 within Wasm: over the steps
+   * from `from` on (not before step 1) that are multiples of `every` (record.every when absent).
+   */
+  readonly average?: { readonly from: number; readonly every?: number };
 }
 
 /** Choices that change speed and memory and never a bit of a result. */
@@ -156,7 +163,16 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
   if (record !== undefined) {
     if (typeof record !== "object" || record === null)
       fail("shape", "record", "expected { every, ... }", show(record));
-    checkKnown("record", record, ["every", "loss", "blockNorms", "charges", "work", "values"]);
+    checkKnown("record", record, [
+      "every",
+      "loss",
+      "blockNorms",
+      "charges",
+      "matrixCharges",
+      "work",
+      "values",
+      "average",
+    ]);
     if (record.loss !== undefined) checkWord("record", "loss", record.loss, ["full", "batch"]);
     if (record.loss === "full" && N === Infinity) {
       fail(

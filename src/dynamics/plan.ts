@@ -13,7 +13,7 @@ import type { Setting } from "./options.ts";
 
 /** One recorded quantity: `entries` values per record and replica. */
 export interface Series {
-  readonly kind: "loss" | "blockNorms" | "charges" | "work" | "values";
+  readonly kind: "loss" | "blockNorms" | "charges" | "matrixCharges" | "work" | "values";
   readonly name: string;
   readonly entries: number;
   readonly node: Node | null;
@@ -27,7 +27,11 @@ export interface Measures {
   readonly charges: ReadonlyMap<string, Node>;
   /** 1/2 g^T A g of a step's gradient, by charge name; null when no work is recorded. */
   readonly work: ((gradient: (block: string) => Node | null) => ReadonlyMap<string, Node>) | null;
+  /** Matrix charges Q of products, h x h each. */
+  readonly matrixCharges: ReadonlyMap<string, Node>;
   readonly values: ReadonlyMap<string, Node>;
+  /** Averages over time of everything but loss and work. */
+  readonly average: { readonly from: number; readonly every: number } | null;
 }
 
 /** Where the lanes go: `groups` of `groupLanes` replicas each, walked one group after the other. */
@@ -128,6 +132,8 @@ export function planRun(
       series.push({ kind: "blockNorms", name: block.name, entries: 1, node: norm(node) });
   }
   for (const [name, node] of measures.charges) series.push({ kind: "charges", name, entries: 1, node });
+  for (const [name, node] of measures.matrixCharges)
+    series.push({ kind: "matrixCharges", name, entries: sizeOf(node.shape), node });
   if (measures.work !== null)
     for (const name of measures.charges.keys()) series.push({ kind: "work", name, entries: 1, node: null });
   for (const [name, node] of measures.values)
@@ -135,6 +141,12 @@ export function planRun(
   const workAt = new Map<string, number>();
   for (const s of series)
     if (s.kind === "work") workAt.set(s.name, planner.take(8 * Math.max(ld, choice.groupLanes)));
+  const averaged =
+    measures.average === null ? [] : series.filter((s) => s.kind !== "loss" && s.kind !== "work");
+  const averages = averaged.map((s) => ({
+    series: s,
+    address: planner.take(8 * s.entries * choice.groupLanes),
+  }));
   const stateBytes = Math.ceil((planner.mark() - state) / 64) * 64;
   planner.take(64);
 
@@ -228,6 +240,17 @@ export function planRun(
     draws,
   );
 
+  const averageEffects = averages.map(
+    ({ series: s, address }): Effect => ({ kind: "average", value: s.node!, address }),
+  );
+  const averagePass = placePass(
+    planner,
+    lower(averageEffects, { ...shape, source: samples.source(0, true) }),
+    {
+      kind: "none",
+    },
+  );
+
   let slot = 0;
   const probeEffects: Effect[] = [];
   const whole = measures.loss === "full";
@@ -263,6 +286,9 @@ export function planRun(
     thetaStart,
     thetaValues: (thetaEnd - thetaStart) / real.bytes,
     series,
+    averages,
+    average: measures.average,
+    averagePass,
     entries,
     recordBytes,
     traceRecords,
@@ -290,6 +316,9 @@ export function controlOf(plan: RunPlan, setting: Setting, samples: Samples, key
   return {
     STEP_PASS: plan.stepPass.address,
     PROBE_PASS: plan.probePass.address,
+    AVERAGE_PASS: plan.averagePass.address,
+    AVERAGE_FROM: plan.average?.from ?? 0,
+    AVERAGE_EVERY: plan.average?.every ?? 0,
     KEY0: key.key0,
     KEY1: key.key1,
     FRESH_PURPOSE: PURPOSE.fresh,

@@ -31,9 +31,21 @@ export interface RunSeries {
   readonly loss?: SeriesData;
   readonly blockNorms: Readonly<Record<string, SeriesData>>;
   readonly charges: Readonly<Record<string, SeriesData>>;
+  /** Q = U^T U - W W^T, row-major entries. */
+  readonly matrixCharges: Readonly<Record<string, SeriesData>>;
   readonly work: Readonly<Record<string, SeriesData>>;
   /** [record][replica][entry]. */
   readonly values: Readonly<Record<string, SeriesData>>;
+}
+
+/** Averages over time of what was recorded, [replica][entry]; see RecordOptions.average. */
+export interface RunAverages {
+  /** Steps averaged over. */
+  readonly count: number;
+  readonly blockNorms: Readonly<Record<string, Float64Array>>;
+  readonly charges: Readonly<Record<string, Float64Array>>;
+  readonly matrixCharges: Readonly<Record<string, Float64Array>>;
+  readonly values: Readonly<Record<string, Float64Array>>;
 }
 
 /** What a run was, for its record. */
@@ -64,6 +76,8 @@ export class Run {
   readonly status: "done" | "diverged";
   readonly diverged: readonly Divergence[];
   readonly series: RunSeries;
+  /** Averages over time, when asked for with record.average. */
+  readonly averages: RunAverages | null;
   readonly settings: RunSettings;
   /** Where the time of a step goes, when asked for with `profile: true`. */
   readonly profile?: readonly ProfileLine[];
@@ -74,7 +88,10 @@ export class Run {
 
   /** @internal */
   constructor(
-    parts: Pick<Run, "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "settings"> & {
+    parts: Pick<
+      Run,
+      "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "averages" | "settings"
+    > & {
       profile?: readonly ProfileLine[];
     },
   ) {
@@ -85,6 +102,7 @@ export class Run {
     this.status = parts.status;
     this.diverged = parts.diverged;
     this.series = parts.series;
+    this.averages = parts.averages;
     this.settings = parts.settings;
     if (parts.profile !== undefined) this.profile = parts.profile;
     this.hashes = Array.from({ length: this.replicas }, (_, r) =>
@@ -94,13 +112,14 @@ export class Run {
   }
 
   #columns(): [string, SeriesData][] {
-    const { loss, blockNorms, charges, work, values } = this.series;
+    const { loss, blockNorms, charges, matrixCharges, work, values } = this.series;
     const of = (kind: string, record: Readonly<Record<string, SeriesData>>): [string, SeriesData][] =>
       Object.entries(record).map(([name, data]) => [`${kind}.${name}`, data]);
     return [
       ...(loss === undefined ? [] : [["loss", loss] as [string, SeriesData]]),
       ...of("norm", blockNorms),
       ...of("charge", charges),
+      ...of("matrixCharge", matrixCharges),
       ...of("work", work),
       ...of("value", values),
     ];
@@ -126,7 +145,7 @@ export class Run {
       Array.from(data, (x) => (Number.isFinite(x) ? x : null));
     const all = (record: Readonly<Record<string, SeriesData>>) =>
       Object.fromEntries(Object.entries(record).map(([n, d]) => [n, plain(d)]));
-    const { k, t, loss, blockNorms, charges, work, values } = this.series;
+    const { k, t, loss, blockNorms, charges, matrixCharges, work, values } = this.series;
     return {
       schema: "noetherflow-run/1",
       settings: this.settings,
@@ -144,6 +163,7 @@ export class Run {
         ...(loss === undefined ? {} : { loss: plain(loss) }),
         blockNorms: all(blockNorms),
         charges: all(charges),
+        matrixCharges: all(matrixCharges),
         work: all(work),
         values: all(values),
       },
@@ -253,11 +273,12 @@ class Execution {
       ...fields,
       PROBE_PASS: plan.lossPass.address,
       EVERY: 0,
+      AVERAGE_EVERY: 0,
       TRACE: plan.lossTrace,
       TRACE_RECORD: 8 * plan.choice.groupLanes,
       TRACE_GROUP: 8 * plan.choice.groupLanes,
     });
-    for (const placed of [plan.stepPass, plan.lossPass, plan.probePass]) {
+    for (const placed of [plan.stepPass, plan.lossPass, plan.probePass, plan.averagePass]) {
       const { setup, setupEnd } = installPass(arena, placed);
       core.exports.execute(setup, setupEnd);
     }
@@ -544,9 +565,13 @@ class Execution {
     const t = new Float64Array(n * replicas);
     for (let i = 0; i < n; i++)
       for (let r = 0; r < replicas; r++) t[i * replicas + r] = k[i]! * setting.eta[r]!;
-    const groups: Record<"blockNorms" | "charges" | "work" | "values", Record<string, SeriesData>> = {
+    const groups: Record<
+      "blockNorms" | "charges" | "matrixCharges" | "work" | "values",
+      Record<string, SeriesData>
+    > = {
       blockNorms: {},
       charges: {},
+      matrixCharges: {},
       work: {},
       values: {},
     };
@@ -567,6 +592,7 @@ class Execution {
       status: this.#diverged.length > 0 ? "diverged" : "done",
       diverged: this.#diverged,
       series: { k, t, ...(loss === undefined ? {} : { loss }), ...groups },
+      averages: this.#averages(),
       settings: {
         scheme: setting.scheme.name,
         sampling: setting.sampling,
@@ -583,6 +609,33 @@ class Execution {
         streamVersion: STREAM_VERSION,
       },
     });
+  }
+
+  /** Running sums over the number of steps they hold. */
+  #averages(): RunAverages | null {
+    const { plan, setting } = { plan: this.#plan, setting: this.#setting };
+    if (plan.average === null) return null;
+    const { from, every } = plan.average;
+    const count = Math.max(0, Math.floor(this.#step / every) - Math.ceil(Math.max(from, 1) / every) + 1);
+    const { groupLanes } = plan.choice;
+    const out = { blockNorms: {}, charges: {}, matrixCharges: {}, values: {} } as Record<
+      string,
+      Record<string, Float64Array>
+    >;
+    for (const { series, address } of plan.averages) {
+      const mean = new Float64Array(setting.replicas * series.entries);
+      for (let r = 0; r < setting.replicas; r++) {
+        const { shift, lane } = this.#locate(r);
+        const view = this.#host.arena.doubles(address + shift, series.entries * groupLanes);
+        for (let e = 0; e < series.entries; e++) {
+          mean[r * series.entries + e] = this.#frozen.has(r)
+            ? Number.NaN
+            : view[e * groupLanes + lane]! / count;
+        }
+      }
+      out[series.kind]![series.name] = mean;
+    }
+    return { count, ...(out as Omit<{ -readonly [K in keyof RunAverages]: RunAverages[K] }, "count">) };
   }
 
   dispose(): void {

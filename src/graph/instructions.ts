@@ -39,6 +39,7 @@ const structural = {
   closeTree: ["dst", "partial", "n"],
   record: ["a", "slot", "lanes"],
   recordExact: ["a", "slot", "lanes"],
+  addToAverage: ["dst", "a", "lanes"],
   copy: ["dst", "a", "n"],
 } as const;
 
@@ -67,7 +68,17 @@ export const homes: Record<string, readonly string[]> = {
     "decayBlock",
     "addWork",
   ],
-  transfer: ["gather", "noise", "storeSamples", "treeSum", "closeTree", "record", "recordExact", "copy"],
+  transfer: [
+    "gather",
+    "noise",
+    "storeSamples",
+    "treeSum",
+    "closeTree",
+    "record",
+    "recordExact",
+    "addToAverage",
+    "copy",
+  ],
 };
 
 /** Pairs of elementwise ops that have one kernel: (a first b) second c, see assembly/fused.ts. */
@@ -178,6 +189,10 @@ export class Code {
 export const runFields = [
   "STEP_PASS",
   "PROBE_PASS",
+  "AVERAGE_PASS",
+  /** Averages are over the steps from AVERAGE_FROM on that are multiples of AVERAGE_EVERY (0: none). */
+  "AVERAGE_FROM",
+  "AVERAGE_EVERY",
   "KEY0",
   "KEY1",
   "FRESH_PURPOSE",

@@ -40,6 +40,8 @@ export type Effect =
   | { readonly kind: "record"; readonly value: Node; readonly slot: number }
   /** Writes accumulated work to the trace. */
   | { readonly kind: "recordWork"; readonly address: number; readonly slot: number }
+  /** Adds the entries of a value to running sums in f64, [entry][lane]. */
+  | { readonly kind: "average"; readonly value: Node; readonly address: number }
   /** Per-sample results, sample-major. */
   | {
       readonly kind: "storeSamples";
@@ -376,6 +378,17 @@ class Lowering {
         const a = this.#layout.inLanes(effect.value, section);
         for (let e = 0; e < sizeOf(effect.value.shape); e++) {
           code.emit("record", { a: a + e * ld * this.#o.real.bytes, slot: effect.slot + e * lanes, lanes });
+        }
+        return;
+      }
+      case "average": {
+        const a = this.#layout.inLanes(effect.value, section);
+        for (let e = 0; e < sizeOf(effect.value.shape); e++) {
+          code.emit("addToAverage", {
+            dst: effect.address + 8 * e * lanes,
+            a: a + e * ld * this.#o.real.bytes,
+            lanes,
+          });
         }
         return;
       }

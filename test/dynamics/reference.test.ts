@@ -110,30 +110,30 @@ describe("the draws of a run are those of the reference", () => {
     }
   });
 
-  test("iid draws are right in wide groups too, where a window holds fewer than 256 steps", async () => {
-    // 100 replicas side by side: the window holds 163 steps of one draw, and its second starts inside a block
-    const problem = counting(3);
-    const run = await problem.simulate({
-      scheme: "sgd",
-      theta: new Float64Array(3),
-      eta: 1,
-      batchSize: 1,
-      steps: 400,
-      replicas: 100,
-      seed: "wide",
-      record: { every: 400, values: { t: problem.model.leaf("t") } },
-      lowering: { lanes: "replicas", group: 100, chunk: 400 },
-    });
-    problem.dispose();
-    const key = keyOfSeed("wide");
-    for (const r of [0, 1, 50, 99]) {
-      const drawn = Array.from({ length: 400 }, (_, k) => iidBatch(key, r, k, 1, 3)[0]!);
-      expect(
-        entriesOf(run.series.values["t"]!, 1, r, 100, 3).map((x) => -x),
-        `replica ${r}`,
-      ).toEqual(histogram(drawn, 3));
-    }
-  });
+  test.each([29, 43, 64, 86, 100, 200])(
+    "iid draws are right with %i replicas side by side, where a window of draws may hold any number of steps",
+    async (group) => {
+      const problem = counting(3);
+      const run = await problem.simulate({
+        scheme: "sgd",
+        theta: new Float64Array(3),
+        eta: 1,
+        batchSize: 1,
+        steps: 400,
+        replicas: group,
+        seed: "wide",
+        record: { every: 400, values: { t: problem.model.leaf("t") } },
+        lowering: { lanes: "replicas", group, chunk: 400 },
+      });
+      problem.dispose();
+      const key = keyOfSeed("wide");
+      for (const r of [0, 1, 20, group - 1]) {
+        const drawn = Array.from({ length: 400 }, (_, k) => iidBatch(key, r, k, 1, 3)[0]!);
+        const counts = entriesOf(run.series.values["t"]!, 1, r, group, 3).map((x) => -x);
+        expect(counts, `replica ${r}`).toEqual(histogram(drawn, 3));
+      }
+    },
+  );
 
   test.each(lanes)(
     "online: leaf entries of (block, step, replica, purpose 3), lanes are %s",
