@@ -8,6 +8,7 @@ export * from "./reduce";
 export * from "./transfer";
 export * from "./distinct";
 export * from "./random";
+export * from "./dense";
 export { exp, log, tanh, sigmoid, softplus } from "./elementary";
 
 /** First free byte of memory: everything above belongs to the arena. */

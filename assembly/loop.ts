@@ -26,16 +26,21 @@ function place(base: usize, field: usize): usize {
   return load<u32>(base + field) as usize;
 }
 
-/** Makes the window of drawn indices cover step k. */
+/** Step after the last one of this call: a probe may want its batch, nobody a later one. */
+let last: u32 = 0;
+
+/** Makes the window of drawn indices cover step k, and the steps after it as far as this call goes. */
 function cover(run: usize, k: u32): void {
-  const steps = word(run, at.WINDOW_STEPS);
-  if (steps == 0) return;
-  if (word(run, at.WINDOW_VALID) && k - word(run, at.WINDOW_FIRST) < steps) return;
+  const room = word(run, at.WINDOW_STEPS);
+  if (room == 0) return;
+  if (word(run, at.WINDOW_VALID) && k - word(run, at.WINDOW_FIRST) < room) return;
+  const steps = min(room, last - k + 1);
   const S = word(run, at.BATCH_SIZE);
   const lanes = word(run, at.DRAW_LANES);
   // draws come in blocks of four; start at the block that holds the first draw of step k
   const first = ((k as u64) * (S as u64)) & ~(3 as u64);
-  const count = (((steps as u64) + 1) * (S as u64) + 3) & ~(3 as u64);
+  // up to 3 draws of that block come before, and the last block is whole
+  const count = ((steps as u64) * (S as u64) + 6) & ~(3 as u64);
   const window = place(run, at.WINDOW);
   const distinct = place(run, at.DISTINCT);
   // for distinct samples the words themselves are wanted: an index below 2^32 - 1
@@ -120,6 +125,7 @@ export function advance(run: usize, count: u32, probeNow: i32): i32 {
   const averageFrom = word(run, at.AVERAGE_FROM);
   const averageEvery = word(run, at.AVERAGE_EVERY);
   const first = word(run, at.STEP);
+  last = first + count;
   setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
   let records: u32 = 0;
   let finite = 1;
@@ -167,6 +173,7 @@ export function repeat(run: usize, pc: usize, times: u32): void {
   setKey(word(run, at.KEY0), word(run, at.KEY1), word(run, at.FRESH_PURPOSE));
   setReplica(word(run, at.FIRST_REPLICA));
   const k = word(run, at.STEP);
+  last = k;
   setStep(k);
   setTrace(place(run, at.TRACE));
   setBlock(0, draws(run, place(run, at.STEP_PASS), k));

@@ -174,11 +174,14 @@ export function closeTree(dst: usize, partial: usize, n: i32): void {
   }
 }
 
-/** Writes `lanes` values as f64 into slot `slot` (in f64 values) of the trace record. */
+/**
+ * Writes `lanes` values as f64 into slot `slot` (in f64 values) of the trace record. -0 is written
+ * as 0: a sum of a single term is that term, and not +0 plus it.
+ */
 export function record(a: usize, slot: i32, lanes: i32): void {
   let out = traceAddr + ((slot as usize) << 3);
   for (let l = 0; l < lanes; l++) {
-    store<f64>(out, <f64>load<real>(a + bytes(l)));
+    store<f64>(out, <f64>load<real>(a + bytes(l)) + 0.0);
     out += 8;
   }
 }

@@ -45,10 +45,7 @@ function standalone(figure) {
   const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
   const label = svg.getAttribute("aria-label");
   const title = figure.querySelector("figcaption strong").textContent.replace(/\.$/, "");
-  svg.setAttribute("x", PADDING);
-  svg.setAttribute("y", HEAD);
-  svg.setAttribute("style", `font-size:13px;color:${INK}`);
-  for (const name of ["role", "aria-label", "xmlns"]) svg.removeAttribute(name);
+  svg.querySelector("style").remove();
   const [w, h] = [width + 2 * PADDING, height + HEAD + PADDING / 2];
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${w} ${h}" width="${w}" height="${h}" role="img" aria-label="${asText(label)}">\n` +
@@ -58,7 +55,8 @@ function standalone(figure) {
     `<g font-family="system-ui, -apple-system, 'Segoe UI', sans-serif" fill="${INK}">\n` +
     `<text x="${PADDING}" y="27" font-size="15" font-weight="600">${asText(title)}</text>\n` +
     `<g transform="translate(${PADDING},52)" font-size="13" fill="${SOFT}">${legendOf(figure)}</g>\n` +
-    `${svg.outerHTML.replaceAll("currentColor", INK)}\n</g>\n</svg>\n`
+    `<g transform="translate(${PADDING},${HEAD})" font-size="13" text-anchor="middle">` +
+    `${svg.innerHTML.replaceAll("currentColor", INK)}</g>\n</g>\n</svg>\n`
   );
 }
 

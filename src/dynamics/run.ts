@@ -146,6 +146,7 @@ export class Run {
     const all = (record: Readonly<Record<string, SeriesData>>) =>
       Object.fromEntries(Object.entries(record).map(([n, d]) => [n, plain(d)]));
     const { k, t, loss, blockNorms, charges, matrixCharges, work, values } = this.series;
+    const averages = this.averages;
     return {
       schema: "noetherflow-run/1",
       settings: this.settings,
@@ -167,6 +168,17 @@ export class Run {
         work: all(work),
         values: all(values),
       },
+      ...(averages === null
+        ? {}
+        : {
+            averages: {
+              count: averages.count,
+              blockNorms: all(averages.blockNorms),
+              charges: all(averages.charges),
+              matrixCharges: all(averages.matrixCharges),
+              values: all(averages.values),
+            },
+          }),
     };
   }
 
@@ -216,10 +228,12 @@ export async function simulate(
 ): Promise<Run> {
   control.signal?.throwIfAborted();
   const execution = new Execution(host, model, samples, setting, measures);
+  samples.hold();
   try {
     return await execution.finish(control);
   } finally {
     execution.dispose();
+    samples.letGo();
   }
 }
 
@@ -305,11 +319,9 @@ class Execution {
     const { arena } = this.#host;
     const { plan, setting } = { plan: this.#plan, setting: this.#setting };
     const { groups, groupLanes } = plan.choice;
-    for (let slot = 0; slot < groups * Math.max(groupLanes, plan.ld === 1 ? 1 : plan.ld); slot++) {
-      const perGroup = plan.ld === 1 ? 1 : plan.ld;
-      const group = Math.floor(slot / perGroup);
-      const lane = slot % perGroup;
-      if (group >= groups) break;
+    for (let slot = 0; slot < groups * plan.ld; slot++) {
+      const group = Math.floor(slot / plan.ld);
+      const lane = slot % plan.ld;
       const replica = Math.min(group * groupLanes + Math.min(lane, groupLanes - 1), setting.replicas - 1);
       // lanes beyond the replicas repeat the last one and stand still, so that they stay finite
       const isReplica = lane < groupLanes && group * groupLanes + lane < setting.replicas;
@@ -457,6 +469,10 @@ class Execution {
       arena.copyBytes(snapshot, saved, bytes);
       const step = this.#advance(1, false);
       const lost = step.finite ? [] : this.#nonFinite();
+      const stops = lost.length > 0 && this.#setting.onDiverge !== "stopReplica";
+      // before any replay, which writes over the trace
+      if (!stops) this.#drain(step.records, lost);
+      if (lost.some((r) => Number.isNaN(lastLoss[r]!))) this.#earlierLosses(lastLoss, lost, first);
       for (const replica of lost) {
         this.#diverged.push({
           replica: replica + this.#setting.firstReplica,
@@ -464,12 +480,11 @@ class Execution {
           lastLoss: lastLoss[replica]!,
         });
       }
-      if (lost.length > 0 && this.#setting.onDiverge !== "stopReplica") {
+      if (stops) {
         arena.copyBytes(saved, snapshot, bytes);
         this.#rewind(this.#step - 1);
         return true;
       }
-      this.#drain(step.records, lost);
       if (lost.length > 0) {
         this.#freeze(lost);
         if (this.#diverged.length === this.#setting.replicas) return true;
@@ -490,6 +505,37 @@ class Execution {
       if (!this.#frozen.has(r) && !this.#readTheta(r).every((x) => Number.isFinite(x))) out.push(r);
     }
     return out;
+  }
+
+  /**
+   * Last finite losses before a step, for replicas that had none since: the run is walked again
+   * from its start, in windows that double, so that the answer does not depend on the chunks.
+   */
+  #earlierLosses(last: Float64Array, wanted: readonly number[], before: number): void {
+    const { arena } = this.#host;
+    const { saved, stateBytes, choice } = this.#plan;
+    const present = new Uint8Array(arena.buffer, saved, choice.groups * stateBytes).slice();
+    const step = this.#step;
+    for (let window = 64, end = before; end > 0; window *= 2) {
+      const start = Math.max(0, end - window);
+      this.#writeStates();
+      this.#rewind(0);
+      for (let left = start; left > 0; ) {
+        const count = Math.min(left, 65_536, this.#room(false));
+        this.#advance(count, false);
+        left -= count;
+      }
+      const found = new Float64Array(last.length).fill(Number.NaN);
+      for (let k = start; k < end; k++) {
+        this.#minibatchLoss(found);
+        this.#advance(1, false);
+      }
+      for (const r of wanted) if (Number.isNaN(last[r]!)) last[r] = found[r]!;
+      if (wanted.every((r) => !Number.isNaN(last[r]!))) break;
+      end = start;
+    }
+    new Uint8Array(arena.buffer, saved, present.length).set(present);
+    this.#rewind(step);
   }
 
   /** Updates the last finite minibatch loss of each replica at the present theta. */

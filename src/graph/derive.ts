@@ -9,7 +9,7 @@ import { add, batchSum, rowOf, scale } from "./ops.ts";
  * Reverse accumulation over the table's vjp rules, seeded with the sample weight w. Where a
  * cotangent leaves the part of the graph that varies with the sample, it is summed over the batch
  * first and pulled back once (so a value of parameters alone is differentiated once per step).
- * Contributions are added in ascending node order; together with `batchSum` per contribution this
+ * Contributions are added from the last use of a value to its first; together with `batchSum` per contribution this
  * fixes the order of every sum, whatever the layout.
  *
  * @param loss    scalar per-sample loss

@@ -413,8 +413,11 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
     }
     if (row.expand) return row.expand(args, attrs);
     if (op === "scale" && attrs.c === 1) return args[0]!;
-    if (op === "scale" && args[0]!.op === "scale")
-      return scale(args[0]!.args[0]!, args[0]!.attrs.c! * attrs.c!);
+    if (op === "scale" && args[0]!.op === "scale") {
+      const c = args[0]!.attrs.c! * attrs.c!;
+      if (Number.isFinite(c) && (c !== 0 || attrs.c === 0 || args[0]!.attrs.c === 0))
+        return scale(args[0]!.args[0]!, c);
+    }
     if ((op === "reshape" || op === "broadcast_to") && sameShape(shape, args[0]!.shape)) return args[0]!;
     if (op === "transpose" && args[0]!.op === "transpose") return args[0]!.args[0]!;
     if (op === "mul" && args[0]!.op === "number" && sameShape(shape, args[1]!.shape))

@@ -29,6 +29,8 @@ export class Samples {
   readonly #data: number;
   readonly #table: number;
   readonly #fresh: Sampler | null;
+  /** The problem, and its runs. */
+  #holders = 1;
   readonly #noise: { map: Map<Node, number>; blocks: number };
 
   private constructor(
@@ -316,8 +318,18 @@ export class Samples {
     return Float64Array.from(this.#host.arena.reals(this.#data, this.N * this.#model.recordSize));
   }
 
+  /** A run reads the data until it lets go; memory is given back after the last. */
+  hold(): void {
+    this.#holders++;
+  }
+
+  letGo(): void {
+    this.#holders--;
+    if (this.#holders === 0 && this.#region !== null) this.#host.arena.release(this.#region);
+  }
+
   dispose(): void {
-    if (this.#region !== null) this.#host.arena.release(this.#region);
+    this.letGo();
   }
 }
 

@@ -95,7 +95,7 @@ export function reportHTML(results: readonly Result[], provenance: Provenance): 
   const summary = results
     .map((r) => {
       const good = r.rows.filter((row) => row.verdict.agrees).length;
-      return `<tr><th scope="row"><a href="#${escape(r.id)}">${escape(r.id)}</a></th><td>${escape(r.title)}</td><td class="n">${good} of ${r.rows.length}</td><td class="n">${(r.elapsedMs / 1000).toFixed(1)} s</td></tr>`;
+      return `<tr><th scope="row"><a href="#${escapeHtml(r.id)}">${escapeHtml(r.id)}</a></th><td>${escapeHtml(r.title)}</td><td class="n">${good} of ${r.rows.length}</td><td class="n">${(r.elapsedMs / 1000).toFixed(1)} s</td></tr>`;
     })
     .join("\n");
   return `<!doctype html>
@@ -108,7 +108,7 @@ export function reportHTML(results: readonly Result[], provenance: Provenance): 
 </head>
 <body>
 <header>
-<p class="eyebrow">noetherflow ${escape(provenance.version)}</p>
+<p class="eyebrow">noetherflow ${escapeHtml(provenance.version)}</p>
 <h1>Where gradient noise moves a conserved charge</h1>
 <p class="lead">Each row compares what theory predicts with what was measured by running the optimiser. ${agreeing} of ${rows.length} rows agree. A row agrees when
 the two numbers differ by at most 4.9 standard errors plus the model error that the prediction states before the run.</p>
@@ -121,11 +121,11 @@ ${results.map(experimentHTML).join("\n")}
 </main>
 <footer><h2>How this was made</h2>
 <dl>
-<dt>Command</dt><dd><code>${escape(provenance.command)}</code></dd>
-<dt>Seed</dt><dd><code>${escape(provenance.seed)}</code></dd>
-<dt>Numbers</dt><dd>${escape(provenance.dtype)}, variant ${escape(provenance.variant)}, random stream ${provenance.streamVersion}; the same bits on every host</dd>
-<dt>Wasm sha256</dt><dd><code>${escape(provenance.wasmSha256 ?? "not known")}</code></dd>
-<dt>Host</dt><dd>${escape(provenance.host)}</dd>
+<dt>Command</dt><dd><code>${escapeHtml(provenance.command)}</code></dd>
+<dt>Seed</dt><dd><code>${escapeHtml(provenance.seed)}</code></dd>
+<dt>Numbers</dt><dd>${escapeHtml(provenance.dtype)}, variant ${escapeHtml(provenance.variant)}, random stream ${provenance.streamVersion}; the same bits on every host</dd>
+<dt>Wasm sha256</dt><dd><code>${escapeHtml(provenance.wasmSha256 ?? "not known")}</code></dd>
+<dt>Host</dt><dd>${escapeHtml(provenance.host)}</dd>
 </dl></footer>
 </body>
 </html>
@@ -136,43 +136,43 @@ function experimentHTML(r: Result): string {
   const rows = r.rows
     .map(
       (row) => `<tr>
-<th scope="row">${escape(row.setting)}</th><td>${escape(row.quantity)}</td>
+<th scope="row">${escapeHtml(row.setting)}</th><td>${escapeHtml(row.quantity)}</td>
 <td class="n">${showNumber(row.predicted.value)}</td><td class="n">${showNumber(row.predicted.modelError)}</td>
 <td class="n">${showNumber(row.measured.value)}</td><td class="n">${row.measured.method === "exact" ? "exact" : showNumber(row.measured.stdErr)}</td>
 <td><span class="verdict ${row.verdict.agrees ? "yes" : "no"}">${showVerdict(row)}</span></td></tr>`,
     )
     .join("\n");
   const spec = Object.entries(r.spec)
-    .map(([k, v]) => `<span><code>${escape(k)}</code> ${escape(String(v))}</span>`)
+    .map(([k, v]) => `<span><code>${escapeHtml(k)}</code> ${escapeHtml(String(v))}</span>`)
     .join(" ");
   const neglected = [...new Set(r.rows.map((row) => row.predicted.neglects))];
-  return `<section aria-labelledby="${escape(r.id)}">
-<h2 id="${escape(r.id)}"><span class="id">${escape(r.id)}</span> ${escape(r.title)}</h2>
-<p>${escape(r.question)}</p>
-<p><strong>What to look for.</strong> ${escape(r.claim)}</p>
+  return `<section aria-labelledby="${escapeHtml(r.id)}">
+<h2 id="${escapeHtml(r.id)}"><span class="id">${escapeHtml(r.id)}</span> ${escapeHtml(r.title)}</h2>
+<p>${escapeHtml(r.question)}</p>
+<p><strong>What to look for.</strong> ${escapeHtml(r.claim)}</p>
 ${r.figures.map(figureHTML).join("\n")}
-<div class="scroll" tabindex="0" role="region" aria-label="Rows of ${escape(r.id)}"><table>
+<div class="scroll" tabindex="0" role="region" aria-label="Rows of ${escapeHtml(r.id)}"><table>
 <caption>Predicted and measured</caption>
 <thead><tr><th scope="col">Case</th><th scope="col">Quantity</th><th scope="col" class="n">Predicted</th><th scope="col" class="n">± model</th><th scope="col" class="n">Measured</th><th scope="col" class="n">Std. error</th><th scope="col">Verdict</th></tr></thead>
 <tbody>${rows}</tbody></table></div>
-<p class="fine">The model error covers ${escape(neglected.join("; "))}.</p>
+<p class="fine">The model error covers ${escapeHtml(neglected.join("; "))}.</p>
 <p class="fine"><strong>Settings.</strong> ${spec}</p>
-<p class="fine"><strong>Source.</strong> ${escape(r.source)}</p>
+<p class="fine"><strong>Source.</strong> ${escapeHtml(r.source)}</p>
 </section>`;
 }
 
 function figureHTML(figure: Figure): string {
   const legend = legendOf(figure)
-    .map(({ label, colour }) => `<span><i style="background:${colour}"></i>${escape(label)}</span>`)
+    .map(({ label, colour }) => `<span><i style="background:${colour}"></i>${escapeHtml(label)}</span>`)
     .join("");
   return `<figure>
-<figcaption><strong>${escape(figure.title)}.</strong> ${escape(figure.caption)}</figcaption>
+<figcaption><strong>${escapeHtml(figure.title)}.</strong> ${escapeHtml(figure.caption)}</figcaption>
 <p class="legend">${legend}<span><i class="dash"></i>predicted</span></p>
 <div class="plot">${drawFigure(figure)}</div>
 </figure>`;
 }
 
-function escape(text: string): string {
+function escapeHtml(text: string): string {
   return text
     .replaceAll("&", "&amp;")
     .replaceAll("<", "&lt;")

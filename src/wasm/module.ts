@@ -28,6 +28,33 @@ export interface CoreExports {
     key0: number,
     key1: number,
   ): void;
+  // small dense linear algebra in f64 (assembly/dense.ts)
+  symmetricEigen(a: number, vectors: number, values: number, n: number, maxSweeps: number): number;
+  svd(
+    a: number,
+    u: number,
+    values: number,
+    v: number,
+    m: number,
+    n: number,
+    scratch: number,
+    maxSweeps: number,
+  ): number;
+  qr(a: number, q: number, r: number, m: number, n: number, scratch: number): void;
+  cholesky(a: number, l: number, n: number): number;
+  solve(a: number, b: number, x: number, n: number, k: number, scratch: number): number;
+  solveUpper(u: number, x: number, n: number, k: number): void;
+  denseMatmul(
+    dst: number,
+    a: number,
+    b: number,
+    m: number,
+    n: number,
+    k: number,
+    transA: number,
+    transB: number,
+  ): void;
+  euclideanNorm(a: number, n: number): number;
 }
 
 /** One instance of the compiled core and its memory. */

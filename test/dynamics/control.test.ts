@@ -205,7 +205,13 @@ describe("divergence", () => {
       replicas: 5,
       firstReplica: 3,
       seed: "diverge",
-      record: { every: 1, loss: "full", blockNorms: true, values: { t: quartic.leaf("t") } },
+      record: {
+        every: 1,
+        loss: "full",
+        blockNorms: true,
+        values: { t: quartic.leaf("t") },
+        average: { from: 2 },
+      },
       ...more,
     });
   const make = () => engine.problem(quartic, { x: shifts });
@@ -235,6 +241,7 @@ describe("divergence", () => {
         // what was done before is what a run of that many steps does, bit for bit
         expect(clean.status).toBe("done");
         expect(ended.hashes).toEqual(clean.hashes);
+        expect(ended.averages).toEqual(clean.averages);
         problem.dispose();
       });
 

@@ -240,6 +240,7 @@ function record(c: Case, loss: "full" | "batch" | undefined, every: number): Non
     charges: { A: c.A, shifted: symmetry.scaling(c.net.blocks[0]!.name) },
     work: true,
     values: c.values,
+    average: { from: 2, every: 2 },
   };
 }
 
@@ -263,20 +264,19 @@ const layouts: Record<string, LoweringOptions> = {
   chosen: {},
 };
 
-/** Names of the layouts whose hashes differ from those of the first. */
+/** Names of the layouts whose hashes or averages differ from those of the first. */
 async function disagreeing(problem: Problem, options: Options): Promise<string[]> {
   let expected: readonly string[] | undefined;
   const wrong: string[] = [];
   for (const [name, lowering] of Object.entries(layouts)) {
     const run = await problem.simulate({ ...options, lowering });
     if (run.status !== "done") wrong.push(`${name}: ${run.status}`);
-    expected ??= run.hashes;
-    for (const [r, hash] of run.hashes.entries()) {
-      if (hash !== expected[r]) {
-        wrong.push(`${name}: replica ${r}`);
-        break;
-      }
-    }
+    const { count, ...kinds } = run.averages!;
+    const averages = Object.values(kinds).flatMap((of) => Object.values(of).map((values) => values.join()));
+    const seen = [...run.hashes, `${count}`, ...averages];
+    expected ??= seen;
+    const at = seen.findIndex((text, i) => text !== expected![i]);
+    if (at >= 0) wrong.push(`${name}: ${at < run.replicas ? `replica ${at}` : "averages"}`);
   }
   return wrong;
 }
@@ -393,30 +393,33 @@ describe.each(dtypes)("%s: calls and neighbours change no hash", (dtype) => {
     }
   });
 
-  test.each([1, 2, 3, 5])("groups of every width, whose windows of draws hold many steps or few, S = %i", async (S) => {
-    // 256 replicas in 1 ... 40 groups: 256, 128, 86, 64, 52, 43 ... 7 replicas side by side
-    const c = exponential();
-    const problem = open(engines.get(dtype)!, c);
-    const run = (lowering: LoweringOptions) =>
-      problem.simulate({
-        scheme: "sgd",
-        theta: thetas(problem, 256),
-        eta: 0.01,
-        batchSize: S,
-        steps: 300,
-        replicas: 256,
-        seed: "window",
-        lowering: { ...lowering, chunk: 300 },
-      });
-    const expected = (await run({ lanes: "samples" })).hash;
-    const wrong: number[] = [];
-    for (const groups of [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 20, 40]) {
-      const group = Math.ceil(256 / groups);
-      if ((await run({ lanes: "replicas", group })).hash !== expected) wrong.push(group);
-    }
-    problem.dispose();
-    expect(wrong).toEqual([]);
-  });
+  test.each([1, 2, 3, 5])(
+    "groups of every width, whose windows of draws hold many steps or few, S = %i",
+    async (S) => {
+      // 256 replicas in 1 ... 40 groups: 256, 128, 86, 64, 52, 43 ... 7 replicas side by side
+      const c = exponential();
+      const problem = open(engines.get(dtype)!, c);
+      const run = (lowering: LoweringOptions) =>
+        problem.simulate({
+          scheme: "sgd",
+          theta: thetas(problem, 256),
+          eta: 0.01,
+          batchSize: S,
+          steps: 300,
+          replicas: 256,
+          seed: "window",
+          lowering: { ...lowering, chunk: 300 },
+        });
+      const expected = (await run({ lanes: "samples" })).hash;
+      const wrong: number[] = [];
+      for (const groups of [1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 20, 40]) {
+        const group = Math.ceil(256 / groups);
+        if ((await run({ lanes: "replicas", group })).hash !== expected) wrong.push(group);
+      }
+      problem.dispose();
+      expect(wrong).toEqual([]);
+    },
+  );
 
   test.each(Object.keys(cases))(
     "%s: replica 7 alone, alone in a group of lanes, and beside 255 others",
