@@ -1,21 +1,26 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 
+const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
 /** sha256, in hex, of the little-endian bytes of some arrays, one after the other. */
 export function hashArrays(parts: readonly (Float64Array | Float32Array)[]): string {
   const hash = sha256.create();
-  for (const part of parts) {
-    const bytes = new Uint8Array(part.length * part.BYTES_PER_ELEMENT);
-    const view = new DataView(bytes.buffer);
-    for (let i = 0; i < part.length; i++) {
-      if (part.BYTES_PER_ELEMENT === 8) view.setFloat64(8 * i, part[i]!, true);
-      else view.setFloat32(4 * i, part[i]!, true);
-    }
-    hash.update(bytes);
-  }
+  for (const part of parts) hash.update(littleEndian(part));
   return bytesToHex(hash.digest());
 }
 
 export function hashText(text: string): string {
   return bytesToHex(sha256(new TextEncoder().encode(text)));
+}
+
+function littleEndian(part: Float64Array | Float32Array): Uint8Array {
+  if (LITTLE_ENDIAN) return new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
+  const bytes = new Uint8Array(part.byteLength);
+  const view = new DataView(bytes.buffer);
+  for (let i = 0; i < part.length; i++) {
+    if (part.BYTES_PER_ELEMENT === 8) view.setFloat64(8 * i, part[i]!, true);
+    else view.setFloat32(4 * i, part[i]!, true);
+  }
+  return bytes;
 }

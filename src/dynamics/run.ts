@@ -1,5 +1,5 @@
 import type { RealArray, Region } from "../core/arena.ts";
-import { hashArrays } from "../core/hash.ts";
+import { hashArrays, hashText } from "../core/hash.ts";
 import { keyOf, STREAM_VERSION } from "../core/key.ts";
 import { turn } from "../core/turn.ts";
 import { fail, internal, NoetherflowError } from "../errors.ts";
@@ -81,7 +81,7 @@ export class Run {
   readonly settings: RunSettings;
   /** Where the time of a step goes, when asked for with `profile: true`. */
   readonly profile?: readonly ProfileLine[];
-  /** sha256 of the replicas' hashes. */
+  /** sha256 of the replicas' hashes, a line each. */
   readonly hash: string;
   /** Per replica: sha256 of the little-endian final theta, then its series. */
   readonly hashes: readonly string[];
@@ -108,7 +108,7 @@ export class Run {
     this.hashes = Array.from({ length: this.replicas }, (_, r) =>
       hashArrays([this.theta.slice(r * this.P, (r + 1) * this.P), ...this.#seriesOf(r)]),
     );
-    this.hash = hashArrays(this.hashes.map((h) => Float64Array.from(h, (c) => c.charCodeAt(0))));
+    this.hash = hashText(this.hashes.join("\n"));
   }
 
   #columns(): [string, SeriesData][] {
