@@ -21,5 +21,7 @@ export type { InitKind, InitOptions } from "./models/init.ts";
 export { MomentMatched, momentMatched } from "./models/moment-matched.ts";
 export type { Data } from "./models/samples.ts";
 export type { FreshOptions, PlanEstimate, Problem } from "./problem.ts";
+export type { Dense, Matrix } from "./stats/dense.ts";
 export type { Estimate } from "./stats/estimate.ts";
 export { Generator, type GeneratorJSON, symmetry } from "./symmetry/generator.ts";
+export type { BalancedFactors, Gammas, MatrixLike, TwoLayer } from "./symmetry/two-layer.ts";

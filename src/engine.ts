@@ -4,6 +4,8 @@ import { fail, NoetherflowError, show } from "./errors.ts";
 import { Model } from "./graph/model.ts";
 import type { Data } from "./models/samples.ts";
 import { Problem } from "./problem.ts";
+import { Dense } from "./stats/dense.ts";
+import { TwoLayer } from "./symmetry/two-layer.ts";
 import type { Core, Dtype, Variant } from "./wasm/module.ts";
 
 /** One Wasm instance and the problems on it. Runs may interleave; nothing they compute changes. */
@@ -12,6 +14,10 @@ export class Engine {
   readonly variant: Variant;
   /** sha256 of the Wasm module, hex, or null when a compiled module was passed in. */
   readonly wasmSha256: string | null;
+  /** Dense linear algebra in Wasm, f64, the same bits everywhere; sizes to some hundreds. */
+  readonly dense: Dense;
+  /** Theorem 2: the noise equilibrium of two-layer linear networks. */
+  readonly twoLayer: TwoLayer;
   readonly #host: { core: Core; arena: Arena };
   readonly #problems = new Set<Problem>();
   #disposed = false;
@@ -22,6 +28,8 @@ export class Engine {
     this.variant = core.variant;
     this.wasmSha256 = core.sha256;
     this.#host = { core, arena: new Arena(core.memory, core.exports.heapBase(), core.real.bytes) };
+    this.dense = new Dense(this.#host);
+    this.twoLayer = new TwoLayer(this.dense);
     const symbol = (Symbol as { dispose?: symbol }).dispose;
     if (symbol !== undefined) Object.defineProperty(this, symbol, { value: () => this.dispose() });
   }

@@ -201,6 +201,7 @@ export const rescaling: Experiment = {
             "rounding.",
           xLabel: "step",
           yLabel: "Q / Q(0),  Q = u² − w²",
+          xScale: "linear",
           yScale: "log",
           curves,
         },

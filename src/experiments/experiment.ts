@@ -3,6 +3,8 @@ import type { Engine } from "../engine.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import type { Prediction, Verdict } from "../stats/verdict.ts";
 import { rescaling } from "./e01-rescaling.ts";
+import { balance } from "./e04-balance.ts";
+import { sharpness } from "./e05-sharpness.ts";
 
 /** A table row: one number, predicted and measured. */
 export interface Row {
@@ -28,6 +30,7 @@ export interface Figure {
   readonly caption: string;
   readonly xLabel: string;
   readonly yLabel: string;
+  readonly xScale: "linear" | "log";
   readonly yScale: "linear" | "log";
   readonly curves: readonly Curve[];
 }
@@ -81,4 +84,6 @@ export interface Experiment {
 }
 
 /** All experiments, by id. */
-export const experiments: ReadonlyMap<string, Experiment> = new Map([rescaling].map((e) => [e.id, e]));
+export const experiments: ReadonlyMap<string, Experiment> = new Map(
+  [rescaling, balance, sharpness].map((e) => [e.id, e]),
+);

@@ -29,7 +29,7 @@ export function drawFigure(figure: Figure): string {
     marginRight: 24,
     marginBottom: 44,
     style: { background: "transparent", fontSize: "13px", color: "currentColor" },
-    x: { label: figure.xLabel, labelAnchor: "center", nice: true, tickSpacing: 100 },
+    x: { label: figure.xLabel, type: figure.xScale, labelAnchor: "center", nice: true, tickSpacing: 100 },
     y: {
       label: figure.yLabel,
       type: figure.yScale,

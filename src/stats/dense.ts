@@ -101,7 +101,7 @@ export class Dense {
   }
 
   /**
-   * S, symmetric with S S = A.
+   * S, symmetric with S S = A: ||S S - A|| <= 4 n 2^-52 ||A||.
    *
    * Eigenvalues in [-8 n 2^-52 max|lambda|, 0), which rounding explains, count as 0.
    *
@@ -110,27 +110,25 @@ export class Dense {
   sqrtSymmetric(A: Matrix): Matrix {
     const where = "sqrtSymmetric";
     const { values, vectors } = this.#semidefinite(where, "A", symmetrised(where, "A", A));
-    return this.#gram(
-      where,
-      columnsScaled(vectors, values, (x) => Math.sqrt(Math.sqrt(x))),
-    );
+    return this.#form(where, vectors, values.map(Math.sqrt));
   }
 
   /**
-   * S, symmetric with S A S = I.
+   * S, symmetric with S A S = I: ||S A S - I|| <= 8 n 2^-52 condition(A).
    *
    * @throws "range" unless A is positive definite: a pivot of its Cholesky factorisation must be more than n 2^-52 of
    *         the diagonal entry it comes from (so scaling rows and columns alike does not matter)
    */
   invSqrtSymmetric(A: Matrix): Matrix {
     const where = "invSqrtSymmetric";
-    const mean = symmetrised(where, "A", A);
-    this.#definite(where, "A", mean);
-    const { values, vectors } = this.#eigen(where, mean);
+    const a = symmetrised(where, "A", A);
+    this.#definite(where, "A", a);
+    const { values, vectors } = this.#eigen(where, a);
     if (values.length > 0 && values[values.length - 1]! <= 0) this.#indefinite(where, "A", values);
-    return this.#gram(
+    return this.#form(
       where,
-      columnsScaled(vectors, values, (x) => 1 / Math.sqrt(Math.sqrt(x))),
+      vectors,
+      values.map((x) => 1 / Math.sqrt(x)),
     );
   }
 
@@ -139,8 +137,8 @@ export class Dense {
    *
    *   M = Y^-1/2 (Y^1/2 X Y^1/2)^1/2 Y^-1/2
    *
-   * Computed as M = C C^T from Y = L L^T, X = K K^T, K^T L = P S V^T and L^T C = V S^1/2. That is the same matrix,
-   * with no product of X and Y whose square root would halve the digits.
+   * Computed as M = Z S Z^T from Y = L L^T, X = K K^T, K^T L = P S V^T and L^T Z = V. That is the same matrix, with no
+   * product of X and Y, whose square root would halve the digits.
    *
    * @param X positive semidefinite (as for sqrtSymmetric); where it is singular so is M
    * @param Y positive definite (as for invSqrtSymmetric)
@@ -154,10 +152,9 @@ export class Dense {
       fail("shape", where, `Y must be like X, ${showShape([X.rows, X.cols])}`, showShape([Y.rows, Y.cols]));
     const L = this.#definite(where, "Y", y);
     const { values, vectors } = this.#semidefinite(where, "X", x);
-    const K = columnsScaled(vectors, values, Math.sqrt);
+    const K = columnsScaled(vectors, values.map(Math.sqrt));
     const { s, V } = this.#svd(where, this.#matmul(where, K, L, true, false));
-    const C = this.#solveUpper(where, this.transpose(L), columnsScaled(V, s, Math.sqrt));
-    return this.#gram(where, C);
+    return this.#form(where, this.#solveUpper(where, this.transpose(L), V), s);
   }
 
   /** Largest over smallest singular value: 1 for no values, Infinity where the smallest is 0. */
@@ -178,7 +175,7 @@ export class Dense {
     checked("frobenius", "A", A);
     return this.#within("frobenius", [A.values.length], (arena, [a]) => {
       arena.doubles(a, A.values.length).set(A.values);
-      return this.#host.core.exports.euclideanNorm(a, A.values.length);
+      return finiteNumber("frobenius", this.#host.core.exports.euclideanNorm(a, A.values.length));
     });
   }
 
@@ -187,7 +184,7 @@ export class Dense {
     checkedSquare("trace", "A", A);
     let sum = 0;
     for (let i = 0; i < A.rows; i++) sum += A.values[i * A.cols + i]!;
-    return sum;
+    return finiteNumber("trace", sum);
   }
 
   transpose(A: Matrix): Matrix {
@@ -371,21 +368,25 @@ export class Dense {
     });
   }
 
-  /** B B^T, symmetric to the bit. */
-  #gram(where: string, B: Matrix): Matrix {
-    return this.#matmul(where, B, B, false, true);
+  /** B diag(d) B^T, symmetric to the bit. */
+  #form(where: string, B: Matrix, d: Float64Array): Matrix {
+    return mean(this.#matmul(where, columnsScaled(B, d), B, false, true));
   }
 }
 
-/** A * diag(f(d)). */
-function columnsScaled(A: Matrix, d: Float64Array, f: (x: number) => number): Matrix {
-  const factors = d.map(f);
-  return { ...A, values: A.values.map((x, e) => x * factors[e % A.cols]!) };
+/** A diag(d). */
+function columnsScaled(A: Matrix, d: Float64Array): Matrix {
+  return { ...A, values: A.values.map((x, e) => x * d[e % A.cols]!) };
 }
 
 /** A copy of a result. */
 function taken(where: string, arena: Arena, address: number, rows: number, cols: number): Matrix {
   return finite(where, { rows, cols, values: arena.doubles(address, rows * cols).slice() });
+}
+
+function finiteNumber(where: string, x: number): number {
+  if (Number.isFinite(x)) return x;
+  return fail("nonfinite", where, "the result must fit in f64, below 1.8e308", `${x}`, "Scale the matrix.");
 }
 
 function finite(where: string, A: Matrix): Matrix {
@@ -435,22 +436,33 @@ function checkedAlike(where: string, A: Matrix, B: Matrix): void {
 function symmetrised(where: string, name: string, A: Matrix): Matrix {
   checkedSquare(where, name, A);
   const n = A.rows;
-  const values = A.values.slice();
-  const most = values.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
+  const most = A.values.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
   for (let i = 0; i < n; i++) {
     for (let j = 0; j < i; j++) {
       const lower = A.values[i * n + j]!;
       const upper = A.values[j * n + i]!;
-      if (lower === upper) continue;
-      if (Math.abs(0.5 * lower - 0.5 * upper) > 0.5 * SYMMETRY * most) {
-        fail(
-          "range",
-          where,
-          "expected a symmetric matrix",
-          `${name}[${j}, ${i}] = ${upper} and ${name}[${i}, ${j}] = ${lower}`,
-        );
-      }
-      values[i * n + j] = values[j * n + i] = 0.5 * lower + 0.5 * upper;
+      if (Math.abs(0.5 * lower - 0.5 * upper) <= 0.5 * SYMMETRY * most) continue;
+      fail(
+        "range",
+        where,
+        "expected a symmetric matrix",
+        `${name}[${j}, ${i}] = ${upper} and ${name}[${i}, ${j}] = ${lower}`,
+      );
+    }
+  }
+  return mean(A);
+}
+
+/** (A + A^T) / 2. */
+function mean(A: Matrix): Matrix {
+  const n = A.rows;
+  const values = A.values.slice();
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < i; j++) {
+      const lower = A.values[i * n + j]!;
+      const upper = A.values[j * n + i]!;
+      // halving would round the smallest values
+      if (lower !== upper) values[i * n + j] = values[j * n + i] = 0.5 * lower + 0.5 * upper;
     }
   }
   return { rows: n, cols: n, values };

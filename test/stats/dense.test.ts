@@ -15,7 +15,14 @@ async function hostOf(dtype: Dtype): Promise<Host> {
   return { core, arena: new Arena(core.memory, core.exports.heapBase(), core.real.bytes) };
 }
 const host = await hostOf("f64");
-const dense = new Dense(host);
+/** What the last eigenproblem or SVD took. */
+let sweeps = 0;
+const counted: CoreExports = Object.assign(Object.create(host.core.exports) as CoreExports, {
+  symmetricEigen: (...args: Parameters<CoreExports["symmetricEigen"]>) =>
+    (sweeps = host.core.exports.symmetricEigen(...args)),
+  svd: (...args: Parameters<CoreExports["svd"]>) => (sweeps = host.core.exports.svd(...args)),
+});
+const dense = new Dense({ ...host, core: { ...host.core, exports: counted } });
 
 // ---- plain loops: nothing here comes from the code under test
 
@@ -111,14 +118,14 @@ function* cases(families: Record<string, (n: number) => Matrix>, count: number, 
     const name = names[c % names.length]!;
     const A = families[name]!(1 + (Math.floor(c / names.length) % 12));
     const e = 2 ** scales[c % scales.length]!;
-    yield {
-      name: `${name} ${A.rows} x ${A.cols}, times ${e}`,
-      A: of(A.rows, A.cols, (i, j) => at(A, i, j) * e),
-    };
+    const scaled = of(A.rows, A.cols, (i, j) => at(A, i, j) * e);
+    yield { name: `${name} ${A.rows} x ${A.cols}, times ${e}`, A: scaled, e, plain: A };
   }
   for (const n of large) {
-    for (const name of n > 100 ? names.slice(0, 2) : names)
-      yield { name: `${name} ${n}`, A: families[name]!(n) };
+    for (const name of n > 100 ? names.slice(0, 2) : names) {
+      const A = families[name]!(n);
+      yield { name: `${name} ${n}`, A, e: 1, plain: A };
+    }
   }
 }
 
@@ -152,10 +159,11 @@ const apart = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
 describe("symmetricEigen", () => {
   test("of 1,000 matrices is within 4 n 2^-52 ||A||, ordered, signed, and as ml-matrix has it", () => {
     let count = 0;
-    for (const { name, A } of cases(symmetric, 1000)) {
+    for (const { name, A, e, plain } of cases(symmetric, 1000)) {
       count++;
       const n = A.rows;
       const { values, vectors: V } = dense.symmetricEigen(A);
+      within("eigen sweeps <= 25", 25, sweeps, 1, name);
       const unit = n * EPS * norm(A);
       within(
         "eigen ||A V - V D|| / (n eps ||A||) <= 4",
@@ -168,9 +176,19 @@ describe("symmetricEigen", () => {
       if (!descends(values)) expect.fail(`eigenvalues not descending for ${name}`);
       if (!pointsForward(V)) expect.fail(`sign of a vector for ${name}`);
       if (n > 60) continue;
-      const theirs = new EigenvalueDecomposition(ml(A), { assumeSymmetric: true }).realEigenvalues;
+      // ml-matrix squares entries and loses digits at 1e-150, so it is given the matrix without the power of two
+      const theirs = new EigenvalueDecomposition(ml(plain), { assumeSymmetric: true }).realEigenvalues;
       theirs.sort((a, b) => b - a);
-      within("eigenvalues against ml-matrix / (n eps ||A||) <= 8", 8, apart(values, theirs), unit, name);
+      within(
+        "eigenvalues against ml-matrix / (n eps ||A||) <= 8",
+        8,
+        apart(
+          values,
+          theirs.map((x) => x * e),
+        ),
+        unit,
+        name,
+      );
     }
     expect(count).toBe(1000 + 2 * 12 + 2);
   });
@@ -187,19 +205,10 @@ describe("symmetricEigen", () => {
       [2, 4, 0, 3, 1],
     ]) {
       const A = of(5, 5, (i, j) => (i === j ? 2 : 1) * 2 ** (-20 * (order[i]! + order[j]!)));
-      const { values } = dense.symmetricEigen(A);
-      for (const [i, value] of values.entries()) {
-        const unit = EPS * exact[i]!;
-        within(
-          "graded eigenvalues, relative error / eps <= 4",
-          4,
-          Math.abs(value - exact[i]!),
-          unit,
-          `order ${order}`,
-        );
+      for (const [i, value] of dense.symmetricEigen(A).values.entries()) {
+        expect(Math.abs(value / exact[i]! - 1)).toBeLessThan(4 * EPS);
       }
     }
-    expect.assertions(0 + expect.getState().assertionCalls);
   });
 
   test("of 2^e A has 2^e times the eigenvalues and the same vectors, bit by bit, from 1e-300 to 1e300", () => {
@@ -228,17 +237,13 @@ describe("svd", () => {
     ][c % 3] as [number, number];
   let turn = 0;
   const withSingular = (m: number, n: number, s: number[]): Matrix => {
-    const k = Math.min(m, n);
+    const U = orthogonal(m);
     const V = orthogonal(n);
     return times(
-      columns(
-        of(m, k, (i, j) => at(orthogonals[m]!, i, j)),
-        s,
-      ),
-      of(k, n, (i, j) => at(V, j, i)),
+      of(m, s.length, (i, j) => at(U, i, j) * s[j]!),
+      of(s.length, n, (i, j) => at(V, j, i)),
     );
   };
-  const orthogonals = Array.from({ length: 207 }, (_, n) => (n <= 67 || n > 199 ? orthogonal(n) : one(0)));
   const shape = (make: (m: number, n: number) => Matrix) => (size: number) => make(...shaped(turn++, size));
   const rectangular: Record<string, (n: number) => Matrix> = {
     random: shape(random),
@@ -261,9 +266,10 @@ describe("svd", () => {
 
   test("of 1,000 matrices is within 4 max(m, n) 2^-52 ||A||, ordered, signed, and as ml-matrix has it", () => {
     let count = 0;
-    for (const { name, A } of cases(rectangular, 1000)) {
+    for (const { name, A, e, plain } of cases(rectangular, 1000)) {
       count++;
       const { U, s, V } = dense.svd(A);
+      within("svd sweeps <= 25", 25, sweeps, 1, name);
       const size = Math.max(A.rows, A.cols);
       const k = Math.min(A.rows, A.cols);
       expect([U.rows, U.cols, s.length, V.rows, V.cols]).toEqual([A.rows, k, k, A.cols, k]);
@@ -274,11 +280,14 @@ describe("svd", () => {
       if (!descends(s) || s.some((x) => x < 0)) expect.fail(`singular values not descending for ${name}`);
       if (!pointsForward(V)) expect.fail(`sign of a vector for ${name}`);
       if (size > 60) continue;
-      const theirs = new SingularValueDecomposition(ml(A), { autoTranspose: true }).diagonal;
+      const theirs = new SingularValueDecomposition(ml(plain), { autoTranspose: true }).diagonal;
       within(
         "singular values against ml-matrix / (max(m, n) eps ||A||) <= 8",
         8,
-        apart(s, theirs),
+        apart(
+          s,
+          theirs.map((x) => x * e),
+        ),
         size * EPS * norm(A),
         name,
       );
@@ -374,7 +383,7 @@ describe("cholesky and solve", () => {
     expect(count).toBe(240 + 8);
   });
 
-  test("||B - A X|| <= 8 n 2^-52 (||A|| ||X|| + ||B||) for any condition up to 1e12", () => {
+  test("||B - A X|| <= 2 n 2^-52 (||A|| ||X|| + ||B||) for any condition up to 1e12", () => {
     const kinds = {
       random: (n: number) => random(n, n),
       "condition 1e12": (n: number) => times(columns(orthogonal(n), spread(n, 12)), orthogonal(n)),
@@ -386,8 +395,8 @@ describe("cholesky and solve", () => {
       const X = dense.solve(A, B);
       const unit = A.rows * EPS * (norm(A) * norm(X) + norm(B));
       within(
-        "solve ||B - A X|| / (n eps (||A|| ||X|| + ||B||)) <= 8",
-        8,
+        "solve ||B - A X|| / (n eps (||A|| ||X|| + ||B||)) <= 2",
+        2,
         norm(minus(B, times(A, X))),
         unit,
         name,
@@ -412,8 +421,8 @@ describe("cholesky and solve", () => {
       const A = random(n, n);
       const left = norm(minus(times(dense.inverse(A), A), one(n)));
       within(
-        "inverse ||A^-1 A - I|| / (n eps condition) <= 8",
-        8,
+        "inverse ||A^-1 A - I|| / (n eps condition) <= 2",
+        2,
         left,
         n * EPS * dense.condition(A),
         `${n}`,
@@ -436,14 +445,14 @@ describe("cholesky and solve", () => {
 });
 
 describe("roots and means", () => {
-  test("sqrtSymmetric squares to A within 8 n 2^-52 ||A||, and is symmetric to the bit", () => {
+  test("sqrtSymmetric squares to A within 4 n 2^-52 ||A||, and is symmetric to the bit", () => {
     let count = 0;
     for (const { name, A } of cases(semidefinite, 270, [30, 60])) {
       count++;
       const S = dense.sqrtSymmetric(A);
       within(
-        "sqrt ||S S - A|| / (n eps ||A||) <= 8",
-        8,
+        "sqrt ||S S - A|| / (n eps ||A||) <= 4",
+        4,
         norm(minus(times(S, S), A)),
         A.rows * EPS * norm(A),
         name,
@@ -477,7 +486,7 @@ describe("roots and means", () => {
       expect(Math.abs(at(S, i, i) / value - 1)).toBeLessThan(4 * EPS);
   });
 
-  test("geometricMean M solves M Y M = X, also where the condition of both is 1e10", () => {
+  test("geometricMean M solves M Y M = X within 4 n 2^-52 ||M||^2 ||Y||, also where the condition of both is 1e10", () => {
     let count = 0;
     for (let n = 1; n <= 12; n++) {
       for (const digits of [0, 3, 6, 10]) {
@@ -490,8 +499,8 @@ describe("roots and means", () => {
           const error = norm(minus(times(times(M, Y), M), X));
           const unit = n * EPS * norm(M) * norm(Y) * norm(M);
           within(
-            "mean ||M Y M - X|| / (n eps ||M||^2 ||Y||) <= 8",
-            8,
+            "mean ||M Y M - X|| / (n eps ||M||^2 ||Y||) <= 4",
+            4,
             error,
             unit,
             `${n}, 1e${digits}, ${scale}`,
@@ -513,8 +522,8 @@ describe("roots and means", () => {
     expect(at(dense.geometricMean(dense.diagonal([12]), dense.diagonal([3])), 0, 0)).toBeCloseTo(2, 14);
   });
 
-  test("geometricMean balances a product: U M^1/2 and M^-1/2 W have equal noise and weight terms", () => {
-    // theory.md, section 8: X_U = U^T U and X_W = W W^T are what U -> U G, W -> G^-1 W must make equal
+  test("geometricMean balances a product: U M^1/2 and M^-1/2 W have one Gram matrix and the product U W", () => {
+    // theory.md, section 8, with sigma2 = 0 and 2 gamma = 1: X_U = W W^T, X_W = U^T U
     const [U, W] = [random(6, 4), random(4, 5)];
     const M = dense.geometricMean(times(W, flip(W)), times(flip(U), U));
     const [U1, W1] = [times(U, dense.sqrtSymmetric(M)), times(dense.invSqrtSymmetric(M), W)];
@@ -539,6 +548,8 @@ describe("products and sums", () => {
           const [A, B] = [random(m, k), random(k, n)];
           const expected = times(A, B);
           expect(dense.matmul(A, B)).toEqual(expected);
+          const AAt = dense.matmul(A, flip(A));
+          if (AAt.values.some((x, e) => x !== flip(AAt).values[e])) expect.fail(`A A^T of ${m} x ${k}`);
           for (const [transA, transB] of [
             [0, 1],
             [1, 0],
@@ -642,7 +653,7 @@ describe("every engine", () => {
       dense.geometricMean(P, one(5)),
     ];
     for (const bits of [values, s, ...results.map((M) => M.values)]) hash.update(new Uint8Array(bits.buffer));
-    expect(hash.digest("hex").slice(0, 16)).toBe("GOLDEN");
+    expect(hash.digest("hex").slice(0, 16)).toBe("f4548537b881f656");
   });
 
   test("keeps inputs as they were and gives its memory back, also when it fails", () => {
@@ -777,6 +788,16 @@ describe("messages", () => {
     );
     expect(message(() => dense.symmetricEigen(of2(1.5e308, 1.5e308, 1.5e308, 1.5e308)))).toBe(
       "nonfinite | symmetricEigen: the result must fit in f64, below 1.8e308, got Infinity at [0, 0]. Scale the matrices.",
+    );
+  });
+
+  test("numbers that do not fit", () => {
+    const A = dense.diagonal([1.5e308, 1.5e308]);
+    expect(message(() => dense.frobenius(A))).toBe(
+      "nonfinite | frobenius: the result must fit in f64, below 1.8e308, got Infinity. Scale the matrix.",
+    );
+    expect(message(() => dense.trace(A))).toBe(
+      "nonfinite | trace: the result must fit in f64, below 1.8e308, got Infinity. Scale the matrix.",
     );
   });
 

@@ -1,0 +1,198 @@
+import type { Run } from "../dynamics/run.ts";
+import { ops } from "../graph/ops.ts";
+import type { InitKind } from "../models/init.ts";
+import { momentMatched } from "../models/moment-matched.ts";
+import { meanOf } from "../stats/estimate.ts";
+import { judge } from "../stats/verdict.ts";
+import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
+import { conservation, linearNet, randomTeacher, type Teacher, teacherSampler } from "./linear-net.ts";
+import { readSpec } from "./spec.ts";
+
+const parameters = {
+  d: { value: 5, min: 2, max: 10, integer: true, what: "input and output dimension of the autoencoder" },
+  h: { value: 50, min: 10, max: 200, integer: true, what: "hidden units" },
+  eta: { value: 0.004, min: 0.001, max: 0.005, what: "step size of SGD and gradient descent" },
+  steps: {
+    value: 20_000,
+    min: 4000,
+    max: 400_000,
+    integer: true,
+    what: "steps of SGD; averages over the last quarter",
+  },
+  gdSteps: {
+    value: 3000,
+    min: 1000,
+    max: 100_000,
+    integer: true,
+    what: "steps of gradient descent on the population",
+  },
+  replicas: { value: 12, min: 4, max: 1024, integer: true, what: "independent runs per case" },
+  draws: {
+    value: 5,
+    min: 0,
+    max: 50,
+    integer: true,
+    what: "random Sigma_x, Sigma_eps and V beside the autoencoder",
+  },
+  spread: { value: 1.5, min: 1, max: 3, what: "their eigenvalues lie in [1/spread, spread]" },
+} satisfies Record<string, Parameter>;
+
+/** Initialisations and the variances of the entries of W and U. */
+const INITS: readonly {
+  readonly kind: InitKind;
+  readonly name: string;
+  variance(d: number, h: number): [W: number, U: number];
+}[] = [
+  { kind: "paperXavier", name: "1/(in+out)", variance: (d, h) => [1 / (d + h), 1 / (d + h)] },
+  { kind: "glorot", name: "Glorot, 2/(in+out)", variance: (d, h) => [2 / (d + h), 2 / (d + h)] },
+  { kind: "lecun", name: "1/fan-in", variance: (d, h) => [1 / d, 1 / h] },
+  { kind: "he", name: "He, 2/fan-in", variance: (d, h) => [2 / d, 2 / h] },
+];
+
+export const sharpness: Experiment = {
+  id: "E05",
+  title: "Proposition 2: sharpness goes to one value from every initialisation",
+  question:
+    "The trace of the Hessian of a two-layer linear network is 2 dy Tr[W Σx Wᵀ] + 2 ‖U‖² Tr Σx. Different initialisations " +
+    "start at very different sharpness. Does SGD flatten or sharpen them to the value of the noise equilibrium?",
+  source: "Ziyin et al., arXiv:2402.07193, Figure 3 (right), Proposition 2, eq. 17",
+  claim:
+    "SGD ends at the same sharpness from every start, the one predicted from Theorem 2; initialisations above it are flattened " +
+    "and those below sharpened. Gradient descent keeps the imbalance Tr Q of the two layers and so cannot go there.",
+  parameters,
+
+  async run(engine, given, seed, control = {}) {
+    const began = performance.now();
+    const spec = readSpec("E05", parameters, given);
+    const { d, h, replicas } = spec;
+    const { dense, twoLayer } = engine;
+    const autoencoder: Teacher = {
+      V: dense.identity(d),
+      SigmaX: dense.identity(d),
+      SigmaEps: dense.identity(d),
+    };
+    const cases = [
+      ...INITS.map((init) => ({ name: init.name, init, teacher: autoencoder, sweep: true })),
+      ...Array.from({ length: spec.draws }, (_, i) => ({
+        name: `random ${i + 1}`,
+        init: INITS[1]!,
+        teacher: randomTeacher(engine, d, spec.spread, `${seed}/E05/draw ${i}`),
+        sweep: false,
+      })),
+    ];
+    const rows: Row[] = [];
+    const runs: Record<string, Run> = {};
+    const curves: Curve[] = [];
+    const every = Math.max(1, Math.floor(spec.steps / 100));
+
+    for (const [i, { name, init, teacher, sweep }] of cases.entries()) {
+      const net = linearNet(d, h, d);
+      const [U, W] = [net.leaf("U"), net.leaf("W")];
+      const Sx = net.graph.constant(teacher.SigmaX.values, [d, d], "SigmaX");
+      const traceX = dense.trace(teacher.SigmaX);
+      // Proposition 2 as an expression of the parameters
+      const trace = ops.add(
+        ops.scale(ops.sum(ops.mul(W, ops.matmul(W, Sx))), 2 * d),
+        ops.scale(ops.sqnorm(U), 2 * traceX),
+      );
+      const data = teacherSampler(engine, teacher);
+      const fresh = engine.problem(net, data);
+      const theta = fresh.init(init.kind, { seed: `${seed}/E05/${name}/init`, replicas });
+      const common = {
+        theta,
+        eta: spec.eta,
+        replicas,
+        ...(control.signal ? { signal: control.signal } : {}),
+      };
+      const from = Math.floor(0.75 * spec.steps) + 1;
+      const sgd = await fresh.simulate({
+        ...common,
+        scheme: "sgd",
+        batchSize: 1,
+        steps: spec.steps,
+        seed: `${seed}/E05/${name}`,
+        record: { every, values: { trace }, average: { from, every: 1 } },
+        onProgress: (p) => control.onProgress?.((i + 0.9 * (p.step / p.steps)) / cases.length, name),
+      });
+      fresh.dispose();
+      runs[`SGD, ${name}`] = sgd;
+
+      // at the global minimum K is proportional to Gamma when there is no decay: sigma^2 drops out
+      const gammas = twoLayer.gammas(teacher);
+      const { U: Ue, W: We } = twoLayer.balanced({ V: teacher.V, h, sigma2: 1, ...gammas });
+      const predictedEnd = twoLayer.hessianTrace({ U: Ue, W: We, SigmaX: teacher.SigmaX });
+      const relative = (spec.eta * (traceX + dense.trace(teacher.SigmaEps))) / 2;
+      const method = `mean over ${replicas} runs`;
+      const ends = meanOf(sgd.averages!.values["trace"]!, method);
+      const add = (
+        setting: string,
+        quantity: string,
+        value: number,
+        modelError: number,
+        measured: typeof ends,
+        neglects: string,
+      ): void => {
+        const predicted = { value, modelError, neglects };
+        rows.push({ setting, quantity, predicted, measured, verdict: judge(measured, predicted) });
+      };
+      add(
+        `SGD, ${name}`,
+        "Tr ∇²L at the end",
+        predictedEnd,
+        relative * predictedEnd,
+        ends,
+        "fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2",
+      );
+      const series = sgd.series.values["trace"]!;
+      if (sweep) {
+        const [varW, varU] = init.variance(d, h);
+        const predictedStart = 2 * d * h * (varW + varU) * traceX;
+        add(
+          `start, ${name}`,
+          "E Tr ∇²L, 2 dy h (σW² + σU²) Tr Σx",
+          predictedStart,
+          0,
+          meanOf(series.slice(0, replicas), method),
+          "nothing: exact in the mean over initialisations",
+        );
+        const population = engine.problem(net, momentMatched(data));
+        const gd = await population.simulate({
+          ...common,
+          scheme: "gd",
+          steps: spec.gdSteps,
+          record: { every: spec.gdSteps, loss: "full", values: { trace }, matrixCharges: { Q: ["U", "W"] } },
+        });
+        population.dispose();
+        runs[`GD, ${name}`] = gd;
+        rows.push(conservation(gd, spec.eta, h, `GD, ${name}`));
+        const { k } = sgd.series;
+        const mean = Array.from(k, (_, j) => meanOf(series.slice(j * replicas, (j + 1) * replicas)).value);
+        curves.push({ label: name, predicted: false, x: [...k], y: mean });
+        curves.push({ label: name, predicted: true, x: [0, spec.steps], y: [predictedEnd, predictedEnd] });
+      }
+    }
+    return {
+      id: this.id,
+      title: this.title,
+      question: this.question,
+      source: this.source,
+      claim: this.claim,
+      spec: { ...spec, seed },
+      rows,
+      figures: [
+        {
+          title: "Sharpness along SGD",
+          caption:
+            "Mean trace of the Hessian of the autoencoder over the runs of each initialisation; the dashed line is the prediction.",
+          xLabel: "step",
+          yLabel: "Tr ∇²L",
+          xScale: "linear",
+          yScale: "log",
+          curves,
+        },
+      ],
+      runs,
+      elapsedMs: performance.now() - began,
+    };
+  },
+};
