@@ -240,7 +240,7 @@ function rotateSymmetric(a: usize, p: i32, q: i32, n: i32, s: f64, tau: f64, exc
  * a          n x n, both triangles; destroyed
  * vectors    n x n, V: eigenvectors in columns; in each the entry of largest magnitude (the first of equals) is > 0
  * values     n, descending
- * maxSweeps  sweeps over all pairs before giving up; 3 to 16 are usual
+ * maxSweeps  sweeps over all pairs before giving up; 3 to 20 are usual
  * returns    sweeps used (0 for n < 2), or -1 when they were not enough: then nothing is of use
  *
  * A pair rests when |a_pq| <= u sqrt(|a_pp a_qq|), not when it is small beside ||A||: tiny eigenvalues of a graded
@@ -462,7 +462,7 @@ export function qr(a: usize, q: usize, r: usize, m: i32, n: i32, scratch: usize)
     const below = dot(v + 8, v + 8, rest - 1);
     let diagonal = x0;
     let tau: f64 = 0;
-    if (below > 0) {
+    if (below >= NO_LENGTH) {
       // H = I - tau v v^T with v[0] = 1; the sign avoids cancellation in x0 - diagonal
       const norm = sqrt(x0 * x0 + below);
       diagonal = x0 > 0 ? -norm : norm;
@@ -534,8 +534,9 @@ export function cholesky(a: usize, l: usize, n: i32): i32 {
  * a        n x n, only read
  * b, x     n x k, k right-hand sides side by side; b only read
  * scratch  n (n + 1) values
- * returns  0, or i + 1 for the first pivot i of magnitude <= n 2^-53 times the largest entry of its column (of the
- *          scaled matrix): column i is a combination of those before it to within rounding, and x is of no use
+ * returns  0, or i + 1 for the first pivot i of magnitude <= n 2^-51 times the largest entry of its column (of the
+ *          scaled matrix): column i is a combination of those before it to within rounding, and x is of no use.
+ *          Finds nine in ten matrices that rounding alone keeps from being singular; the condition tells of the rest
  * error    ||B - A X|| <= 2 n 2^-52 (||A|| ||X|| + ||B||)  (Frobenius; test/stats/dense.test.ts)
  */
 export function solve(a: usize, b: usize, x: usize, n: i32, k: i32, scratch: usize): i32 {
@@ -561,7 +562,7 @@ export function solve(a: usize, b: usize, x: usize, n: i32, k: i32, scratch: usi
     }
     const from = lu + size(j * n + j);
     const pivot = load<f64>(from);
-    if (abs(pivot) <= (n as f64) * (0.5 * EPS) * load<f64>(most + size(j))) return j + 1;
+    if (abs(pivot) <= (n as f64) * (2 * EPS) * load<f64>(most + size(j))) return j + 1;
     for (let i = j + 1; i < n; ++i) {
       const at = lu + size(i * n + j);
       const factor = load<f64>(at) / pivot;

@@ -48,3 +48,4 @@ export const BLOCK_LANES: usize = 36;
 export const DRAW_KIND: usize = 40;
 export const DRAW_TABLE: usize = 44;
 export const DRAW_STRIDE: usize = 48;
+export const WHOLE: usize = 52;

@@ -83,8 +83,12 @@ function draws(run: usize, pass: usize, k: u32): usize {
 
 function runPass(run: usize, pass: usize, k: u32): void {
   const table = draws(run, pass, k);
-  const perSample = place(pass, at.DRAW_STRIDE);
   setBlock(0, table);
+  if (word(pass, at.WHOLE)) {
+    execute(place(pass, at.BODY), place(pass, at.BODY_END));
+    return;
+  }
+  const perSample = place(pass, at.DRAW_STRIDE);
   execute(place(pass, at.BEFORE), place(pass, at.BEFORE_END));
   const lanes = word(pass, at.BLOCK_LANES);
   const blocks = word(pass, at.BLOCKS);

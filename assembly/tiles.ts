@@ -11,14 +11,14 @@ import { LANES, madd, splatAt } from "./lanes";
 function tileNN2x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
-  let c12 = v128.splat<real>(0);
-  let c13 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c12 = i64x2(0, 0);
+  let c13 = i64x2(0, 0);
   let a1 = a + lda;
   for (; k > 0; --k) {
     const b0 = v128.load(b);
@@ -52,10 +52,10 @@ function tileNN2x4(
 function tileNN1x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -78,14 +78,14 @@ function tileNN1x4(
 function tileNN4x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
-  let c20 = v128.splat<real>(0);
-  let c21 = v128.splat<real>(0);
-  let c30 = v128.splat<real>(0);
-  let c31 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c21 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
+  let c31 = i64x2(0, 0);
   let a1 = a + lda;
   let a2 = a + lda * 2;
   let a3 = a + lda * 3;
@@ -123,10 +123,10 @@ function tileNN4x2(
 function tileNN2x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
   let a1 = a + lda;
   for (; k > 0; --k) {
     const b0 = v128.load(b);
@@ -150,8 +150,8 @@ function tileNN2x2(
 function tileNN1x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -168,10 +168,10 @@ function tileNN1x2(
 function tileNN4x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c20 = v128.splat<real>(0);
-  let c30 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
   let a1 = a + lda;
   let a2 = a + lda * 2;
   let a3 = a + lda * 3;
@@ -200,8 +200,8 @@ function tileNN4x1(
 function tileNN2x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
   let a1 = a + lda;
   for (; k > 0; --k) {
     const b0 = v128.load(b);
@@ -220,7 +220,7 @@ function tileNN2x1(
 function tileNN1x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
@@ -691,14 +691,14 @@ export function productNNAdd(
 function tileNNStep2x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
-  let c12 = v128.splat<real>(0);
-  let c13 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c12 = i64x2(0, 0);
+  let c13 = i64x2(0, 0);
   let a1 = a + lda;
   for (; k > 0; --k) {
     const b0 = v128.load(b);
@@ -732,10 +732,10 @@ function tileNNStep2x4(
 function tileNNStep1x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -758,10 +758,10 @@ function tileNNStep1x4(
 function tileNNStep2x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
   let a1 = a + lda;
   for (; k > 0; --k) {
     const b0 = v128.load(b);
@@ -785,8 +785,8 @@ function tileNNStep2x2(
 function tileNNStep1x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -803,8 +803,8 @@ function tileNNStep1x2(
 function tileNNStep2x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
   let a1 = a + lda;
   for (; k > 0; --k) {
     const b0 = v128.load(b);
@@ -823,7 +823,7 @@ function tileNNStep2x1(
 function tileNNStep1x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
@@ -922,14 +922,14 @@ export function productNNStep(
 function tileTN2x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
-  let c12 = v128.splat<real>(0);
-  let c13 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c12 = i64x2(0, 0);
+  let c13 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -961,10 +961,10 @@ function tileTN2x4(
 function tileTN1x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -987,14 +987,14 @@ function tileTN1x4(
 function tileTN4x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
-  let c20 = v128.splat<real>(0);
-  let c21 = v128.splat<real>(0);
-  let c30 = v128.splat<real>(0);
-  let c31 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c21 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
+  let c31 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -1026,10 +1026,10 @@ function tileTN4x2(
 function tileTN2x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c11 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -1051,8 +1051,8 @@ function tileTN2x2(
 function tileTN1x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -1069,10 +1069,10 @@ function tileTN1x2(
 function tileTN4x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
-  let c20 = v128.splat<real>(0);
-  let c30 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
@@ -1095,8 +1095,8 @@ function tileTN4x1(
 function tileTN2x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c10 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
@@ -1113,7 +1113,7 @@ function tileTN2x1(
 function tileTN1x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
@@ -1554,10 +1554,10 @@ export function productTNAdd(
 function tileStrided1x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, ai: usize, ap: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
-  let c01 = v128.splat<real>(0);
-  let c02 = v128.splat<real>(0);
-  let c03 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c02 = i64x2(0, 0);
+  let c03 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
@@ -1580,7 +1580,7 @@ function tileStrided1x4(
 function tileStrided1x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, ai: usize, ap: usize, ldb: usize,
 ): void {
-  let c00 = v128.splat<real>(0);
+  let c00 = i64x2(0, 0);
   for (; k > 0; --k) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
@@ -1802,14 +1802,14 @@ export function laned2x2(
 ): void {
   const end = dst + width;
   for (let wide = dst + (width & ~31); dst < wide; ) {
-    let c000 = v128.splat<real>(0);
-    let c001 = v128.splat<real>(0);
-    let c010 = v128.splat<real>(0);
-    let c011 = v128.splat<real>(0);
-    let c100 = v128.splat<real>(0);
-    let c101 = v128.splat<real>(0);
-    let c110 = v128.splat<real>(0);
-    let c111 = v128.splat<real>(0);
+    let c000 = i64x2(0, 0);
+    let c001 = i64x2(0, 0);
+    let c010 = i64x2(0, 0);
+    let c011 = i64x2(0, 0);
+    let c100 = i64x2(0, 0);
+    let c101 = i64x2(0, 0);
+    let c110 = i64x2(0, 0);
+    let c111 = i64x2(0, 0);
     let a0 = a;
     let a1 = a + rowA;
     let b0 = b;
@@ -1849,10 +1849,10 @@ export function laned2x2(
     dst += 32;
   }
   while (dst < end) {
-    let c00 = v128.splat<real>(0);
-    let c01 = v128.splat<real>(0);
-    let c10 = v128.splat<real>(0);
-    let c11 = v128.splat<real>(0);
+    let c00 = i64x2(0, 0);
+    let c01 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
+    let c11 = i64x2(0, 0);
     let a0 = a;
     let a1 = a + rowA;
     let b0 = b;
@@ -1888,10 +1888,10 @@ export function laned2x1(
 ): void {
   const end = dst + width;
   for (let wide = dst + (width & ~31); dst < wide; ) {
-    let c000 = v128.splat<real>(0);
-    let c001 = v128.splat<real>(0);
-    let c100 = v128.splat<real>(0);
-    let c101 = v128.splat<real>(0);
+    let c000 = i64x2(0, 0);
+    let c001 = i64x2(0, 0);
+    let c100 = i64x2(0, 0);
+    let c101 = i64x2(0, 0);
     let a0 = a;
     let a1 = a + rowA;
     let b0 = b;
@@ -1919,8 +1919,8 @@ export function laned2x1(
     dst += 32;
   }
   while (dst < end) {
-    let c00 = v128.splat<real>(0);
-    let c10 = v128.splat<real>(0);
+    let c00 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
     let a0 = a;
     let a1 = a + rowA;
     let b0 = b;
@@ -1949,10 +1949,10 @@ export function laned1x1(
 ): void {
   const end = dst + width;
   for (let wide = dst + (width & ~63); dst < wide; ) {
-    let c000 = v128.splat<real>(0);
-    let c001 = v128.splat<real>(0);
-    let c002 = v128.splat<real>(0);
-    let c003 = v128.splat<real>(0);
+    let c000 = i64x2(0, 0);
+    let c001 = i64x2(0, 0);
+    let c002 = i64x2(0, 0);
+    let c003 = i64x2(0, 0);
     let a0 = a;
     let b0 = b;
     for (let p = k; p > 0; --p) {
@@ -1980,7 +1980,7 @@ export function laned1x1(
     dst += 64;
   }
   while (dst < end) {
-    let c00 = v128.splat<real>(0);
+    let c00 = i64x2(0, 0);
     let a0 = a;
     let b0 = b;
     for (let p = k; p > 0; --p) {

@@ -195,7 +195,7 @@ describe.each(NAMES)("%s", async (name) => {
     }
   });
 
-  describe.each(["samples", "replicas"] as const)("with %s in the lanes", (lanes) => {
+  describe.each(["samples", "replicas", "features"] as const)("with %s in the lanes", (lanes) => {
     const generators = new Map<string, Generator>(
       expected.generators.map((g) => [g.name, symmetry.generator(g)]),
     );

@@ -96,7 +96,7 @@ function tile(kind, form, rows, vectors) {
     each((i, j) =>
       adds
         ? `  let c${i}${j} = v128.load(${at("dst", "ldd", i)}${offset(16 * j)});`
-        : `  let c${i}${j} = v128.splat<real>(0);`,
+        : `  let c${i}${j} = i64x2(0, 0);`,
     ),
     others.map((i) => `  let a${i} = ${at("a", rowStep, i)};`),
     "  for (; k > 0; --k) {",
@@ -248,7 +248,7 @@ function lanedTile(adds, rows, columns, vectors) {
     return [
       each(
         (i, j, l, c) =>
-          `    let ${c} = ${adds ? `v128.load(${place(i, j)}${offset(16 * l)})` : "v128.splat<real>(0)"};`,
+          `    let ${c} = ${adds ? `v128.load(${place(i, j)}${offset(16 * l)})` : "i64x2(0, 0)"};`,
       ),
       range(rows).map((i) => `    let a${i} = ${at("a", "rowA", i)};`),
       range(columns).map((j) => `    let b${j} = ${at("b", "columnB", j)};`),

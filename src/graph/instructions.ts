@@ -33,6 +33,7 @@ const structural = {
   decayBlock: ["theta", "decay", "elements", "ld"],
   addWork: ["dst", "q", "eta", "lanes"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
+  gatherBoth: ["dst", "rows", "data", "offset", "dim", "lanes", "ld"],
   noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
   storeSamples: ["dst", "a", "elements", "lanes", "ld", "stride", "offset"],
   treeSum: ["dst", "partial", "a", "lanes", "ld", "byReplica"],
@@ -70,6 +71,7 @@ export const homes: Record<string, readonly string[]> = {
   ],
   transfer: [
     "gather",
+    "gatherBoth",
     "noise",
     "storeSamples",
     "treeSum",
@@ -169,6 +171,17 @@ export class Code {
     }
   }
 
+  /** Some code after other code, as one. */
+  static join(...parts: readonly Code[]): Code {
+    const out = new Code();
+    for (const part of parts) {
+      for (const [i, value] of part.#imms) out.#imms.set(out.#words.length + i, value);
+      for (const word of part.#words) out.#words.push(word);
+      out.labels.push(...part.labels);
+    }
+    return out;
+  }
+
   get length(): number {
     return this.#words.length / WORDS;
   }
@@ -238,4 +251,6 @@ export const passFields = [
   "DRAW_KIND",
   "DRAW_TABLE",
   "DRAW_STRIDE",
+  /** The body is the whole pass. */
+  "WHOLE",
 ] as const;

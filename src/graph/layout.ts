@@ -64,6 +64,12 @@ export interface View extends Place {
   readonly colStride: number;
 }
 
+/** A copy [lanes][...] of a laned value. */
+export interface SampleMajor {
+  readonly address: number;
+  readonly stride: number;
+}
+
 /** Where code goes and how wide its lanes are. */
 export interface Section {
   readonly code: Code;
@@ -71,8 +77,8 @@ export interface Section {
   readonly ld: number;
   /** Values known in this section. */
   readonly places: Map<Node, Place>;
-  /** Sample-major copies made in this section. */
-  readonly sampleMajor: Map<string, number>;
+  /** Sample-major copies made in this section: where, and values from one lane to the next. */
+  readonly sampleMajor: Map<string, SampleMajor>;
 }
 
 /** Which values have lanes, and where values lie. */
@@ -133,8 +139,8 @@ export class Layout {
   }
 
   /** [lanes][outer][inner] copy of a view, shared by all who need the same one in this section. */
-  sampleMajor(view: View, outer: number, inner: number, section: Section): number {
-    const key = `${view.address}|${outer}|${inner}|${view.rowStride}|${view.colStride}`;
+  sampleMajor(view: View, outer: number, inner: number, section: Section): SampleMajor {
+    const key = sampleMajorKey(view, outer, inner);
     const known = section.sampleMajor.get(key);
     if (known !== undefined) return known;
     const a = view.laned ? view.address : this.spread(view.address, outer * inner, section);
@@ -149,9 +155,15 @@ export class Layout {
       lanes: section.lanes,
       ld: section.ld,
     });
-    section.sampleMajor.set(key, dst);
-    return dst;
+    const copy = { address: dst, stride: outer * inner };
+    section.sampleMajor.set(key, copy);
+    return copy;
   }
+}
+
+/** Names a sample-major copy; one row (outer = 1) has no row stride. */
+export function sampleMajorKey(view: View, outer: number, inner: number): string {
+  return `${view.address}|${outer}|${inner}|${outer === 1 ? 0 : view.rowStride}|${view.colStride}`;
 }
 
 export function asMatrix(shape: readonly number[]): [number, number] {

@@ -2,7 +2,15 @@ import { internal } from "../errors.ts";
 import { emitOp } from "./emit.ts";
 import { countUses, isFusedProduct, type Pair, pairUp, type Uses, viewed } from "./fuse.ts";
 import { Code } from "./instructions.ts";
-import { type Lanes, Layout, type Planner, paddedLanes, type Real, type Section } from "./layout.ts";
+import {
+  type Lanes,
+  Layout,
+  type Planner,
+  paddedLanes,
+  type Real,
+  type Section,
+  sampleMajorKey,
+} from "./layout.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
 import { emitProduct, operands, sumOfProducts } from "./product.ts";
 
@@ -62,6 +70,8 @@ export interface Pass {
   readonly after: Code;
   readonly blocks: number;
   readonly blockLanes: number;
+  /** One block is the whole batch, and its body is all there is to do. */
+  readonly whole: boolean;
 }
 
 export interface LowerOptions {
@@ -187,7 +197,23 @@ class Lowering {
       step(u, after);
     }
     for (const u of updates) if (u.gradient === null || !this.#steps.has(u.gradient)) this.#update(u, after);
-    return { ...this.#code, body, tail, blocks, blockLanes: width };
+    if (blocks === 1 && rest === 0) {
+      // a batch walked at once needs no stages
+      const { setup } = this.#code;
+      const none = new Code();
+      const whole = Code.join(this.#code.before, body, this.#code.after);
+      return {
+        setup,
+        before: none,
+        body: whole,
+        tail: none,
+        after: none,
+        blocks,
+        blockLanes: width,
+        whole: true,
+      };
+    }
+    return { ...this.#code, body, tail, blocks, blockLanes: width, whole: false };
   }
 
   #needsBuffer(node: Node): boolean {
@@ -261,6 +287,11 @@ class Lowering {
     const inputs = order.filter((n) => n.op === "input" && this.#uses.isUsed(n));
     inputs.sort((a, b) => offsetOf(a) - offsetOf(b));
     const { ld, lanes } = section;
+    // gradients of dense layers want their inputs sample by sample as well
+    const dense = (n: Node) => n.op === "batch_sum" && n.args[0]!.op === "outer";
+    const byRows = new Set(
+      this.#o.lanes === "samples" ? order.filter(dense).map((n) => n.args[0]!.args[1]!) : [],
+    );
     for (let i = 0; i < inputs.length; ) {
       const first = offsetOf(inputs[i]!);
       let end = first;
@@ -270,13 +301,21 @@ class Lowering {
         end += sizeOf(inputs[i]!.shape);
         i++;
       }
-      const dst = this.#layout.take((end - first) * ld);
-      const share = this.#o.lanes === "replicas" && shared ? 1 : 0;
+      const dim = end - first;
+      const dst = this.#layout.take(dim * ld);
       if (data === null) return internal("lower", "a data set was expected");
-      section.code.emit("gather", { dst, data, offset: first, dim: end - first, lanes, ld, shared: share });
+      const from = { dst, data, offset: first, dim, lanes, ld };
+      const { bytes } = this.#o.real;
+      const rows = group.some((n) => byRows.has(n)) ? this.#layout.take(dim * lanes) : 0;
+      if (rows !== 0) section.code.emit("gatherBoth", { ...from, rows });
+      else section.code.emit("gather", { ...from, shared: this.#o.lanes === "replicas" && shared ? 1 : 0 });
       for (const node of group) {
-        const address = dst + (offsetOf(node) - first) * ld * this.#o.real.bytes;
-        section.places.set(node, { address, laned: this.#layout.isLaned(node) });
+        const at = offsetOf(node) - first;
+        const place = { address: dst + at * ld * bytes, laned: this.#layout.isLaned(node) };
+        section.places.set(node, place);
+        if (!byRows.has(node)) continue;
+        const key = sampleMajorKey({ ...place, rowStride: 0, colStride: 1 }, 1, sizeOf(node.shape));
+        section.sampleMajor.set(key, { address: rows + at * bytes, stride: dim });
       }
     }
   }
@@ -322,11 +361,11 @@ class Lowering {
       const product = operands(this.#layout, arg, section);
       const { m, n } = product;
       const factors = this.#oneByOne
-        ? { a: product.a.address, b: product.b.address, k: 1, lda: 1 }
+        ? { a: product.a.address, b: product.b.address, k: 1, lda: 1, ldb: n }
         : sumOfProducts(this.#layout, product, section);
       this.#steps.set(node, ({ block, eta }, end) => {
-        const { a, b, k, lda } = factors;
-        end.code.emit("matmulStep", { theta: this.#o.params.get(block)!, a, b, m, n, k, lda, ldb: n, eta });
+        const { a, b, k, lda, ldb } = factors;
+        end.code.emit("matmulStep", { theta: this.#o.params.get(block)!, a, b, m, n, k, lda, ldb, eta });
       });
       return;
     }
@@ -336,7 +375,7 @@ class Lowering {
       if (this.#oneByOne) return emitProduct(this.#layout, dst, product, accumulate, section);
       const { m, n } = product;
       const { name, ...factors } = sumOfProducts(this.#layout, product, section);
-      return code.emit(name, { dst, ...factors, m, n, ldd: n, ldb: n, accumulate });
+      return code.emit(name, { dst, ...factors, m, n, ldd: n, accumulate });
     }
     const a = this.#layout.inLanes(arg, section);
     if (this.#atOnce && this.#oneByOne) {

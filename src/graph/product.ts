@@ -104,12 +104,16 @@ export function sumOfProducts(
   layout: Layout,
   product: Product,
   section: Section,
-): { name: "matmulNN" | "matmulTN"; a: number; b: number; k: number; lda: number } {
+): { name: "matmulNN" | "matmulTN"; a: number; b: number; k: number; lda: number; ldb: number } {
   const { m, n, k, a, b } = product;
   const right = layout.sampleMajor(b, k, n, section);
-  if (k === 1 && a.laned)
-    return { name: "matmulNN", a: a.address, b: right, k: section.lanes, lda: section.ld };
+  if (k === 1 && a.laned) {
+    const { lanes, ld } = section;
+    return { name: "matmulNN", a: a.address, b: right.address, k: lanes, lda: ld, ldb: right.stride };
+  }
   // left is read as (inner, m): its columns are the rows of the result
   const left = layout.sampleMajor({ ...a, rowStride: a.colStride, colStride: a.rowStride }, k, m, section);
-  return { name: "matmulTN", a: left, b: right, k: section.lanes * k, lda: m };
+  const ldb = k === 1 ? right.stride : n;
+  const lda = k === 1 ? left.stride : m;
+  return { name: "matmulTN", a: left.address, b: right.address, k: section.lanes * k, lda, ldb };
 }

@@ -57,6 +57,7 @@ export function installPass(arena: Arena, placed: PlacedPass): { setup: number; 
     BLOCK_LANES: placed.pass.blockLanes,
     DRAW_KIND: { none: 0, window: 1, all: 2, table: 3 }[draws.kind],
     DRAW_TABLE: "table" in draws ? draws.table : 0,
+    WHOLE: placed.pass.whole ? 1 : 0,
     DRAW_STRIDE: draws.kind === "window" ? draws.strideBytes : 4,
   });
   return { setup, setupEnd };

@@ -71,7 +71,10 @@ export class Dense {
   /**
    * X with A X = B.
    *
-   * @throws "range" where a pivot is zero to within rounding; X is off by about condition(A) * 2^-52 otherwise
+   * X is off by about condition(A) * 2^-52. Of matrices that rounding alone keeps from being singular, most are refused;
+   * where that must be sure, look at the condition.
+   *
+   * @throws "range" where a pivot is zero to within rounding
    */
   solve(A: Matrix, B: Matrix): Matrix {
     checkedSquare("solve", "A", A);
@@ -81,7 +84,7 @@ export class Dense {
     return this.#solve("solve", A, B);
   }
 
-  /** A^-1. @throws "range" where a pivot is zero to within rounding */
+  /** A^-1, as solve(A, I). @throws "range" where a pivot is zero to within rounding */
   inverse(A: Matrix): Matrix {
     return this.#solve("inverse", checkedSquare("inverse", "A", A), this.identity(A.rows));
   }

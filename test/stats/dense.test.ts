@@ -141,6 +141,17 @@ afterAll(() => {
   console.log([...worst].map(([claim, w]) => `${w.ratio.toFixed(3)}  ${claim}  (${w.name})`).join("\n"));
 });
 
+/** Code and text of the error that a call throws. */
+const message = (call: () => unknown): string => {
+  try {
+    call();
+  } catch (error) {
+    if (error instanceof NoetherflowError) return `${error.code} | ${error.message}`;
+    throw error;
+  }
+  return "nothing was thrown";
+};
+
 /** In each column the entry of largest magnitude, the first of equals, is positive. */
 function pointsForward(V: Matrix): boolean {
   for (let j = 0; j < V.cols; j++) {
@@ -316,6 +327,15 @@ describe("svd", () => {
     }
   });
 
+  test("of equal magnitudes the first entry is the positive one", () => {
+    const r = 1 / Math.SQRT2;
+    expect(dense.svd(of(1, 2, (_, j) => [-1, 1][j]!))).toEqual({
+      U: of(1, 1, () => -1),
+      s: Float64Array.of(Math.SQRT2),
+      V: of(2, 1, (i) => [r, -r][i]!),
+    });
+  });
+
   test("counts rank and condition", () => {
     expect(dense.rank(of(4, 6, (i, j) => (i + 1) * (j + 2) + i))).toBe(2);
     expect([dense.rank(one(5)), dense.rank(of(3, 3, () => 0)), dense.rank(of(0, 3, () => 0))]).toEqual([
@@ -352,6 +372,54 @@ describe("svd", () => {
       if (!isUpper) expect.fail(`R of ${name}`);
     }
     expect(count).toBe(500 + 2 * 10 + 2);
+  });
+});
+
+describe("matrices whose entries span 2^600 or 2^1900, or are few, or all but equal", () => {
+  const entries: Record<string, () => number> = {
+    "span 2^600": () => normal() * 2 ** Math.round(600 * (uniform() - 1)),
+    "span 2^1900": () => normal() * 2 ** Math.round(1900 * (uniform() - 0.5)) * 2 ** -100,
+    sparse: () => (uniform() < 0.7 ? 0 : normal()),
+    "small integers": () => Math.round(4 * (uniform() - 0.5)),
+    "all but equal": () => 1 + 1e-15 * normal(),
+  };
+  test("have decompositions within the same bounds", () => {
+    let count = 0;
+    for (let c = 0; c < 1500; c++) {
+      const [kind, draw] = Object.entries(entries)[c % 5]!;
+      const [m, n] = [1 + Math.floor(10 * uniform()), 1 + Math.floor(10 * uniform())];
+      const name = `${kind} ${m} x ${n}, case ${c}`;
+      const A = of(m, n, draw);
+      const unit = Math.max(m, n) * EPS;
+      const { U, s, V } = dense.svd(A);
+      within("any svd residual <= 4", 4, norm(minus(A, times(columns(U, s), flip(V)))), unit * norm(A), name);
+      within("any svd U^T U <= 4", 4, offOrthonormal(U), unit, name);
+      within("any svd V^T V <= 4", 4, offOrthonormal(V), unit, name);
+      const { Q, R } = dense.qr(A);
+      within("any qr residual <= 4", 4, norm(minus(A, times(Q, R))), unit * norm(A), name);
+      within("any qr Q^T Q <= 4", 4, offOrthonormal(Q), unit, name);
+      const S = mirrored(of(n, n, draw));
+      const { values, vectors: W } = dense.symmetricEigen(S);
+      within(
+        "any eigen residual <= 4",
+        4,
+        norm(minus(times(S, W), columns(W, values))),
+        n * EPS * norm(S),
+        name,
+      );
+      within("any eigen V^T V <= 4", 4, offOrthonormal(W), n * EPS, name);
+      count++;
+    }
+    expect(count).toBe(1500);
+  });
+
+  test("down to the smallest subnormal number", () => {
+    const tiny = 2 ** -1074;
+    const A = of(2, 2, (i, j) => (i === j ? 5 : 3) * tiny);
+    expect(dense.symmetricEigen(A).values).toEqual(Float64Array.of(8 * tiny, 2 * tiny));
+    expect(dense.svd(A).s).toEqual(Float64Array.of(8 * tiny, 2 * tiny));
+    expect(dense.solve(A, A)).toEqual(one(2));
+    expect(dense.frobenius(of(1, 2, (_, j) => [3 * tiny, 4 * tiny][j]!))).toBe(5 * tiny);
   });
 });
 
@@ -414,6 +482,20 @@ describe("cholesky and solve", () => {
       of(8, 3, (i, j) => at(B, i, j) * d[i]!),
     );
     expect(X).toEqual(dense.solve(A, B));
+  });
+
+  test("nine in ten matrices that only rounding keeps from being singular are refused; the others have condition > 1e13", () => {
+    let refused = 0;
+    for (let c = 0; c < 330; c++) {
+      const n = 2 + (c % 11);
+      const A = times(random(n, n - 1), random(n - 1, n));
+      if (message(() => dense.inverse(A)).startsWith("range | inverse: expected an invertible matrix"))
+        refused++;
+      else expect(dense.condition(A)).toBeGreaterThan(1e13);
+    }
+    expect(refused).toBeGreaterThan(0.9 * 330);
+    const A = of(3, 3, (i, j) => (3 * i + j + 1) / 10); // its last pivot is 1e-16, not 0
+    expect(() => dense.inverse(A)).toThrow("inverse: expected an invertible matrix");
   });
 
   test("inverse times A is I", () => {
@@ -722,15 +804,6 @@ describe("every engine", () => {
 });
 
 describe("messages", () => {
-  const message = (call: () => unknown): string => {
-    try {
-      call();
-    } catch (error) {
-      if (error instanceof NoetherflowError) return `${error.code} | ${error.message}`;
-      throw error;
-    }
-    return "nothing was thrown";
-  };
   const of2 = (a: number, b: number, c: number, d: number): Matrix => ({
     rows: 2,
     cols: 2,

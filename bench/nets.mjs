@@ -1,0 +1,167 @@
+// The nets that are measured: model (built from noetherflow's exports), data, start, step size, and the floating-point operations
+// of their products.
+
+/** mulberry32: a small seeded generator, uniform on [0, 1). */
+export function uniforms(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** Seeded normals, by Box and Muller. */
+export function normals(seed) {
+  const uniform = uniforms(seed);
+  return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+}
+
+const filled = (n, value) => Float64Array.from({ length: n }, value);
+
+/** x normal; y is x, cut or repeated to the size of the output, plus noise of size 0.1. */
+function regression(N, d, o, seed) {
+  const normal = normals(seed);
+  const x = filled(N * d, normal);
+  const y = new Float64Array(N * o);
+  for (let n = 0; n < N; n++) for (let j = 0; j < o; j++) y[n * o + j] = x[n * d + (j % d)] + 0.1 * normal();
+  return { x, y };
+}
+
+/** x normal; y one-hot: the largest of the first o entries of x plus noise, so that no net predicts it for sure. */
+function classes(N, d, o, seed) {
+  const normal = normals(seed);
+  const x = filled(N * d, normal);
+  const y = new Float64Array(N * o);
+  for (let n = 0; n < N; n++) {
+    const scores = filled(o, (_, j) => x[n * d + (j % d)] + normal());
+    y[n * o + scores.indexOf(Math.max(...scores))] = 1;
+  }
+  return { x, y };
+}
+
+/** Matrices W1 [sizes[1], sizes[0]], W2 [sizes[2], sizes[1]], ... with entries of variance 0.25 / inputs. */
+function weights(sizes, seed) {
+  const normal = normals(seed);
+  return sizes.slice(1).map((m, i) => filled(m * sizes[i], () => (0.5 / Math.sqrt(sizes[i])) * normal()));
+}
+
+/** Multiplications and additions of the products, per sample: forward, gradient of the weight, and back except at the input. */
+const layered = (sizes) =>
+  sizes.slice(1).reduce((sum, m, i) => sum + 2 * m * sizes[i] * (i === 0 ? 2 : 3), 0);
+
+/** ell = |U W x - y|^2. */
+export function twoLayer([d, h, o]) {
+  const [W, U] = weights([d, h, o], 1);
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { U: [o, h], W: [h, d] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ U, W, x, y }) => ops.sqnorm(ops.sub(ops.matmul(U, ops.matmul(W, x)), y)),
+      }),
+    data: (N) => regression(N, d, o, 2),
+    theta: { U, W },
+    eta: 0.005,
+    flopsPerSample: layered([d, h, o]),
+  };
+}
+
+/** ell = |W3 W2 W1 x - y|^2. */
+export function threeLayer(sizes) {
+  const [d, h, g, o] = sizes;
+  const [W1, W2, W3] = weights(sizes, 1);
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { W1: [h, d], W2: [g, h], W3: [o, g] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ W1, W2, W3, x, y }) =>
+          ops.sqnorm(ops.sub(ops.matmul(W3, ops.matmul(W2, ops.matmul(W1, x))), y)),
+      }),
+    data: (N) => regression(N, d, o, 2),
+    theta: { W1, W2, W3 },
+    eta: 0.002,
+    flopsPerSample: layered(sizes),
+  };
+}
+
+/** ell = |W2 tanh(W1 x + b1) + b2 - y|^2. */
+export function tanhBias(sizes) {
+  const [d, h, o] = sizes;
+  const [W1, W2] = weights(sizes, 1);
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { W1: [h, d], b1: [h], W2: [o, h], b2: [o] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ W1, b1, W2, b2, x, y }) =>
+          ops.sqnorm(ops.sub(ops.add(ops.matmul(W2, ops.tanh(ops.add(ops.matmul(W1, x), b1))), b2), y)),
+      }),
+    data: (N) => regression(N, d, o, 2),
+    theta: { W1, b1: new Float64Array(h), W2, b2: new Float64Array(o) },
+    eta: 0.005,
+    flopsPerSample: layered(sizes),
+  };
+}
+
+/** Cross-entropy of the softmax of z = U W x: ell = log sum exp z - y . z. */
+export function softmaxTwoLayer([d, h, o]) {
+  const [W, U] = weights([d, h, o], 1);
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { U: [o, h], W: [h, d] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ U, W, x, y }) => {
+          const z = ops.matmul(U, ops.matmul(W, x));
+          return ops.sub(ops.logsumexp(z), ops.matmul(y, z));
+        },
+      }),
+    data: (N) => classes(N, d, o, 2),
+    theta: { U, W },
+    eta: 0.05,
+    flopsPerSample: layered([d, h, o]),
+  };
+}
+
+/** Weight normalisation, row by row, of the two-layer net: each layer is g V / |V|, ell = |layer2 layer1 x - y|^2. */
+export function weightNormalised([d, h, o]) {
+  const [V1, V2] = weights([d, h, o], 1);
+  const layer = (ops, V, g) =>
+    ops.mul(V, ops.div(g, ops.sqrt(ops.sum(ops.square(V), { axis: 1, keepdims: true }))));
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { V1: [h, d], g1: [h, 1], V2: [o, h], g2: [o, 1] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ V1, g1, V2, g2, x, y }) =>
+          ops.sqnorm(ops.sub(ops.matmul(layer(ops, V2, g2), ops.matmul(layer(ops, V1, g1), x)), y)),
+      }),
+    data: (N) => regression(N, d, o, 2),
+    theta: { V1, g1: filled(h, () => 0.5), V2, g2: filled(o, () => 0.5) },
+    eta: 0.005,
+    flopsPerSample: layered([d, h, o]),
+  };
+}
+
+/** ell = (u w x - y)^2, everything scalar. */
+export function rankOne() {
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { u: [], w: [] },
+        inputs: { x: [], y: [] },
+        loss: ({ u, w, x, y }) => ops.square(ops.sub(ops.mul(ops.mul(u, w), x), y)),
+      }),
+    data: (N) => {
+      const normal = normals(2);
+      const x = filled(N, normal);
+      return { x, y: x.map((v) => v + 0.3 * normal()) };
+    },
+    theta: { u: 0.7, w: 0.8 },
+    eta: 0.005,
+    flopsPerSample: 0,
+  };
+}
