@@ -197,7 +197,7 @@ export class TwoLayer {
 }
 
 function isMatrix(given: MatrixLike): given is Matrix {
-  return typeof given === "object" && given !== null && "values" in given;
+  return typeof given === "object" && given !== null && !Array.isArray(given);
 }
 
 function matrix(where: string, given: MatrixLike, rows?: number, cols?: number): Matrix {
