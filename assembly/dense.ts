@@ -318,7 +318,8 @@ function indexOfLargest(values: usize, from: i32, n: i32): i32 {
  * returns    sweeps used (0 for k < 2), or -1 when they were not enough: then nothing is of use
  *
  * The rows of G (A^T for m >= n, else A) are rotated until the cosine between any two is at most
- * (2 + sqrt(max(m, n)) / 8) 2^-52. Tiny singular values keep their digits where bad conditioning comes from the lengths of these rows.
+ * (2 + sqrt(max(m, n)) / 8) 2^-52. Tiny singular values keep their digits where bad conditioning comes from the
+ * lengths of these rows.
  *
  * error      ||A - U S V^T|| / ||A||, ||U^T U - I||, ||V^T V - I||  <=  4 max(m, n) 2^-52
  *            (Frobenius; test/stats/dense.test.ts)

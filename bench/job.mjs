@@ -6,7 +6,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Bench } from "tinybench";
 import * as noetherflow from "../dist/index.js";
 import { jobs, N } from "./jobs.mjs";
-import * as nets from "./nets.mjs";
+import { nets, uniforms } from "./nets.mjs";
 import { checksum, programs } from "./plain.mjs";
 import { loadPrototypes, prototypeRankOne, prototypeTwoLayer } from "./prototypes.mjs";
 
@@ -65,8 +65,12 @@ function prepare(side) {
     return {
       remote: () =>
         new Promise((resolve, reject) => {
-          child.once("message", resolve);
-          child.once("exit", (code) => reject(new Error(`plain JavaScript ended with code ${code}`)));
+          const ended = (code) => reject(new Error(`plain JavaScript ended with code ${code}`));
+          child.once("exit", ended);
+          child.once("message", (answer) => {
+            child.off("exit", ended);
+            resolve(answer);
+          });
           child.send({ steps: side.steps, eta });
         }),
     };
@@ -124,7 +128,7 @@ async function check(label, side) {
   if (side.kind in programs) {
     on = "the same batches";
     const data = built.data(N);
-    const uniform = nets.uniforms(3);
+    const uniform = uniforms(3);
     const batches = Uint32Array.from({ length: CHECK_STEPS * side.S }, () => Math.floor(uniform() * N));
     const plain = programs[side.kind](side.sizes, side.S, data, built.theta);
     plain.runOn(batches, eta);

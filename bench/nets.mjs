@@ -52,7 +52,7 @@ const layered = (sizes) =>
   sizes.slice(1).reduce((sum, m, i) => sum + 2 * m * sizes[i] * (i === 0 ? 2 : 3), 0);
 
 /** ell = |U W x - y|^2. */
-export function twoLayer([d, h, o]) {
+function twoLayer([d, h, o]) {
   const [W, U] = weights([d, h, o], 1);
   return {
     build: ({ model, ops }) =>
@@ -69,7 +69,7 @@ export function twoLayer([d, h, o]) {
 }
 
 /** ell = |W3 W2 W1 x - y|^2. */
-export function threeLayer(sizes) {
+function threeLayer(sizes) {
   const [d, h, g, o] = sizes;
   const [W1, W2, W3] = weights(sizes, 1);
   return {
@@ -88,7 +88,7 @@ export function threeLayer(sizes) {
 }
 
 /** ell = |W2 tanh(W1 x + b1) + b2 - y|^2. */
-export function tanhBias(sizes) {
+function tanhBias(sizes) {
   const [d, h, o] = sizes;
   const [W1, W2] = weights(sizes, 1);
   return {
@@ -107,7 +107,7 @@ export function tanhBias(sizes) {
 }
 
 /** Cross-entropy of the softmax of z = U W x: ell = log sum exp z - y . z. */
-export function softmaxTwoLayer([d, h, o]) {
+function softmaxTwoLayer([d, h, o]) {
   const [W, U] = weights([d, h, o], 1);
   return {
     build: ({ model, ops }) =>
@@ -127,7 +127,7 @@ export function softmaxTwoLayer([d, h, o]) {
 }
 
 /** Weight normalisation, row by row, of the two-layer net: each layer is g V / |V|, ell = |layer2 layer1 x - y|^2. */
-export function weightNormalised([d, h, o]) {
+function weightNormalised([d, h, o]) {
   const [V1, V2] = weights([d, h, o], 1);
   const layer = (ops, V, g) =>
     ops.mul(V, ops.div(g, ops.sqrt(ops.sum(ops.square(V), { axis: 1, keepdims: true }))));
@@ -147,7 +147,7 @@ export function weightNormalised([d, h, o]) {
 }
 
 /** ell = (u w x - y)^2, everything scalar. */
-export function rankOne() {
+function rankOne() {
   return {
     build: ({ model, ops }) =>
       model({
@@ -165,3 +165,5 @@ export function rankOne() {
     flopsPerSample: 0,
   };
 }
+
+export const nets = { twoLayer, threeLayer, tanhBias, softmaxTwoLayer, weightNormalised, rankOne };

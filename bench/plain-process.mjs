@@ -1,6 +1,6 @@
 // Plain JavaScript in a process of its own; bench/job.mjs forks it. Argument: JSON of the side. Does the steps of a message when
 // it comes, and answers with their time.
-import * as nets from "./nets.mjs";
+import { nets } from "./nets.mjs";
 import { checksum, programs } from "./plain.mjs";
 
 const { kind, net, sizes, S, N } = JSON.parse(process.argv[2]);

@@ -36,11 +36,12 @@ const productRate = (side) =>
   side.profiles.map((lines) => {
     const products = lines.filter((l) => flopsOf(l) > 0);
     const flops = products.reduce((sum, l) => sum + flopsOf(l), 0);
-    // a product that the profile names in another way would make the rate wrong
-    if (flops !== side.flops)
-      throw new Error(`the profile has ${flops} operations in products, the net ${side.flops}`);
     return flops / products.reduce((sum, l) => sum + l.perStep * l.ns, 0);
   });
+
+/** Whether the profile's product instructions do all operations of the net's products, and no more. */
+const namesAllProducts = (side) =>
+  side.profiles.every((lines) => lines.reduce((sum, l) => sum + flopsOf(l), 0) === side.flops);
 
 /** One profile out of several: the median of each line. Equal instructions are told apart by their rank. */
 function medianProfile(profiles) {
@@ -71,8 +72,8 @@ const quantities = {
 /**
  * One comparison. Rounds are compared pairwise, so what slows a whole round cancels.
  *
- * The verdict is by the CPU time of the process, which the neighbours on a shared machine take less from than from the wall clock's;
- * the wall clock's ratio is beside it. "reached": the median does. "within noise": only the better end of the interval does.
+ * The verdict is by the CPU time of the process: on a shared machine the wall clock also counts the neighbours. Its ratio is
+ * given beside. "reached": the median does. "within noise": only the better end of the interval does.
  */
 export function assess(figure, result) {
   const of = result.sides[figure.of];
@@ -80,7 +81,13 @@ export function assess(figure, result) {
   const { quantity, atLeast, atMost } = figure;
   const goal = atLeast ?? atMost ?? null;
   const base = { ...figure, unit: quantities[quantity].unit };
-  if (against === undefined) return { ...base, verdict: "not run" };
+  if (against === undefined) return { ...base, verdict: "not run", why: `${figure.against}: not run` };
+  if (quantity === "productRate" && !(namesAllProducts(of) && namesAllProducts(against)))
+    return {
+      ...base,
+      verdict: "not run",
+      why: "the profile names products in a way that report.mjs does not know",
+    };
   const { value, ratio } = quantities[quantity];
   const ratios = (clock) => {
     const other = value(against, clock);
@@ -137,16 +144,15 @@ function goalOf(figure) {
 
 /** The table in Markdown, columns aligned. */
 export function table(results) {
-  const head = ["job", "quantity", "ours", "beside", "", "ratio [90 % interval]", "wall", "goal", "verdict"];
+  const head = ["job", "quantity", "ours", "beside", "ratio [90 % interval]", "wall", "goal", "verdict"];
   const rows = results.flatMap((result) =>
     result.figures.map((f) => {
       const cells = [result.name, `${f.quantity}, ${f.unit}`];
-      if (f.verdict === "not run") return [...cells, "", "", f.against, "", "", goalOf(f), "not run"];
+      if (f.verdict === "not run") return [...cells, "", f.why, "", "", goalOf(f), ""];
       return [
         ...cells,
         show(f.values.of.median),
-        show(f.values.against.median),
-        f.against,
+        `${f.against}: ${show(f.values.against.median)}`,
         showRatio(f),
         f.wallRatio === null ? "" : show(f.wallRatio),
         goalOf(f),
@@ -160,25 +166,52 @@ export function table(results) {
   return [line(head), `|${width.map((w) => "-".repeat(w + 2)).join("|")}|`, ...rows.map(line)].join("\n");
 }
 
+/** What a result keeps for the file: the median of the profiles instead of all, and samples to a tenth of a microsecond. */
+export function forFile(result) {
+  const round = (values) => values.map((x) => Number(x.toFixed(4)));
+  const times = ({ ms, cpuMs }) => ({ ms: round(ms), cpuMs: round(cpuMs) });
+  return {
+    ...result,
+    sides: Object.fromEntries(
+      Object.entries(result.sides).map(([label, { profiles, ...side }]) => [
+        label,
+        {
+          ...side,
+          ...times(side),
+          nsPerStep: spread(nsPerStep(side, "cpuMs")),
+          wallNsPerStep: spread(nsPerStep(side, "ms")),
+          ...(profiles ? { profile: medianProfile(profiles) } : {}),
+        },
+      ]),
+    ),
+    peak: result.peak && { ...result.peak, ...times(result.peak) },
+  };
+}
+
 /** Where the time of a step goes, for every side of ours that was profiled. */
 export function profileText(result) {
-  const blocks = Object.entries(result.sides).flatMap(([label, side]) => {
+  const texts = Object.entries(result.sides).flatMap(([label, side]) => {
     if (!side.profiles) return [];
     const lines = medianProfile(side.profiles);
-    const step = median(nsPerStep(side, "cpuMs")) * side.replicas;
-    const sum = lines.reduce((total, l) => total + l.perStep * l.ns, 0);
-    const products = lines.filter((l) => l.instruction.startsWith("matmul"));
-    const share = products.reduce((total, l) => total + l.share, 0);
+    const R = side.replicas;
+    const step = median(nsPerStep(side, "cpuMs")) * R;
+    // a profile is of one group of replicas; the gather says how many those are
+    const group = Number(
+      /^gather .*lanes (\d+)/.exec(lines.find((l) => l.instruction.startsWith("gather"))?.instruction)?.[1] ??
+        1,
+    );
+    const groups = R === 1 ? 1 : Math.ceil(R / group);
+    const sum = groups * lines.reduce((total, l) => total + l.perStep * l.ns, 0);
+    const share = lines.reduce((total, l) => total + (l.instruction.startsWith("matmul") ? l.share : 0), 0);
     return [
-      `${result.name}, ${label}: ${show(step)} ns per step${side.replicas > 1 ? ` of all ${side.replicas} replicas` : ""}; ` +
-        `the instructions below take ${show(sum)} ns${side.replicas > 1 ? " for one group of replicas" : ""} when timed alone, ` +
-        `${(100 * share).toFixed(0)} % of it in products`,
-      ...lines.map(
-        (l) =>
-          `  ${(100 * l.share).toFixed(1).padStart(5)} %  ${l.ns.toFixed(1).padStart(9)} ns  ${String(l.perStep).padStart(3)} x  ` +
-          `${l.stage.padEnd(6)}  ${l.instruction}`,
-      ),
+      `${result.name}, ${label}: ${show(step)} ns per step${R > 1 ? ` of ${R} replicas in ${groups} groups` : ""}. ` +
+        `Timed alone, its instructions take ${show(sum)} ns, ${(100 * share).toFixed(0)} % of it products; ` +
+        `${show(Math.max(0, step - sum))} ns are draws, the loop and samples that are not in the cache.`,
+      ...lines.map((l) => {
+        const [percent, ns] = [(100 * l.share).toFixed(1).padStart(5), l.ns.toFixed(1).padStart(9)];
+        return `  ${percent} %  ${ns} ns  ${String(l.perStep).padStart(3)} x  ${l.stage.padEnd(6)}  ${l.instruction}`;
+      }),
     ];
   });
-  return blocks.join("\n");
+  return texts.join("\n");
 }

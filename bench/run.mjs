@@ -3,12 +3,12 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, platform, release, totalmem } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { refreshLibrary, root } from "../tools/build.mjs";
 import { jobs } from "./jobs.mjs";
-import { assess, busy, merge, peakShare, profileText, table } from "./report.mjs";
+import { assess, busy, forFile, merge, peakShare, profileText, table } from "./report.mjs";
 
 /** Rounds are spread over this many processes per job, minutes apart: a process can be lucky, and a minute noisy. */
 const PASSES = 3;
@@ -193,15 +193,9 @@ const machine = {
 const description =
   `${started.toISOString().slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}, V8 ${machine.v8}, ` +
   `${core.dtype} ${core.variant}; the measured processes had ${(100 * share).toFixed(0)} % of their core`;
-const summary = [
-  description,
-  "",
-  table(finished),
-  "",
-  prototypes === null ? "The prototypes were not run (--prototypes DIR)." : "",
-].join("\n");
+const summary = `${description}\n\n${table(finished)}\n`;
 console.log(summary);
-
+if (prototypes === null) console.log("The prototypes were not run; --prototypes DIR compares with them.\n");
 for (const result of finished) {
   if (result.peakShare === null) continue;
   const { share: ofPeak, peak } = result.peakShare;
@@ -215,11 +209,20 @@ console.log(`\n${missed} of the goals missed; ${seconds.toFixed(0)} s`);
 for (const problem of problems) console.error(`bench: ${problem}`);
 if (problems.length > 0) process.exitCode = 1;
 
+/** Puts the table between the marks of bench/README.md. */
+function pasteIntoReadme() {
+  const path = join(here, "README.md");
+  const marks = /(<!-- table:begin[^\n]*-->\n)[\s\S]*?(<!-- table:end -->)/;
+  writeFileSync(
+    path,
+    readFileSync(path, "utf8").replace(marks, (_, begin, end) => `${begin}\n${summary}\n${end}`),
+  );
+}
+
 const isComplete = chosen.length === jobs.length;
-const file = args.json ?? (isComplete ? join(here, `results/speed-${nodeMajor}.json`) : null);
+const standard = join(here, `results/speed-${nodeMajor}.json`);
+const file = args.json ?? (isComplete ? standard : null);
 if (file !== null) {
-  const target = resolve(file);
-  mkdirSync(join(target, ".."), { recursive: true });
   const record = {
     schema: "noetherflow-bench/1",
     date: started.toISOString(),
@@ -233,8 +236,19 @@ if (file !== null) {
     rounds,
     passes: PASSES,
     problems,
-    jobs: finished,
+    jobs: finished.map(forFile),
   };
+  const target = resolve(file);
+  mkdirSync(dirname(target), { recursive: true });
   writeFileSync(target, `${JSON.stringify(record, null, 2)}\n`);
+  // formatted as `npm run check` wants it
+  if (target.startsWith(here))
+    spawnSync(process.execPath, [
+      join(root, "node_modules/@biomejs/biome/bin/biome"),
+      "format",
+      "--write",
+      target,
+    ]);
+  if (target === standard && prototypes !== null) pasteIntoReadme();
   console.log(`wrote ${target}`);
 }

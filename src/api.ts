@@ -9,7 +9,7 @@ export type {
   ThetaLike,
 } from "./dynamics/options.ts";
 export type { ProfileLine } from "./dynamics/profile.ts";
-export type { Divergence, Run, RunAverages, RunSeries, RunSettings } from "./dynamics/run.ts";
+export type { Divergence, Run, RunAverages, RunSeries, RunSettings } from "./dynamics/result.ts";
 export type { Sampling } from "./dynamics/scheme.ts";
 export type { Engine } from "./engine.ts";
 export { type ErrorCode, NoetherflowError } from "./errors.ts";

@@ -9,7 +9,8 @@ import {
   type ThetaLike,
 } from "./dynamics/options.ts";
 import { type Measures, meanLoss, planRun } from "./dynamics/plan.ts";
-import { type Run, simulate } from "./dynamics/run.ts";
+import type { Run } from "./dynamics/result.ts";
+import { simulate } from "./dynamics/run.ts";
 import { checkInteger, checkKnown, fail, NoetherflowError, show } from "./errors.ts";
 import { gradient } from "./graph/derive.ts";
 import type { Effect, Source } from "./graph/lower.ts";

@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { STREAM_VERSION } from "./core/key.ts";
 import { createEngine } from "./create.ts";
 import { fail, NoetherflowError, nearest, show } from "./errors.ts";
-import { type Experiment, experiments, type Result } from "./experiments/experiment.ts";
+import { type Experiment, experiments, type Result, runExperiment } from "./experiments/experiment.ts";
 import { type Provenance, reportHTML, reportJSON, reportTable } from "./report/report.ts";
 import { VERSION } from "./version.ts";
 
@@ -120,7 +120,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     for (const [i, id] of options.ids.entries()) {
       const experiment = experiments.get(id)!;
-      const result = await experiment.run(engine, {}, options.seed, {
+      const result = await runExperiment(experiment, engine, {}, options.seed, {
         signal: abort.signal,
         onProgress: (fraction, what) => line.show(`${id}  ${what}`, (i + fraction) / options.ids.length),
       });

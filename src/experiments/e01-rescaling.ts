@@ -1,4 +1,4 @@
-import type { Run } from "../dynamics/run.ts";
+import type { Run } from "../dynamics/result.ts";
 import { model } from "../graph/model.ts";
 import { ops } from "../graph/ops.ts";
 import { sampler } from "../graph/sampler.ts";
@@ -6,8 +6,7 @@ import { momentMatched } from "../models/moment-matched.ts";
 import { type Estimate, exact, meanOf } from "../stats/estimate.ts";
 import { judge, type Prediction } from "../stats/verdict.ts";
 import { symmetry } from "../symmetry/generator.ts";
-import type { Curve, Experiment, Parameter, Result, Row } from "./experiment.ts";
-import { readSpec } from "./spec.ts";
+import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
 
 const parameters = {
   eta: { value: 0.02, min: 0.001, max: 0.03, what: "step size of all runs" },
@@ -131,9 +130,8 @@ export const rescaling: Experiment = {
     "the labels carry no noise, because at interpolation the gradient noise vanishes.",
   parameters,
 
-  async run(engine, given, seed, control = {}) {
-    const began = performance.now();
-    const spec = readSpec("E01", parameters, given);
+  async measure(engine, given, seed, control) {
+    const spec = given as Spec;
     const net = model({
       params: { u: [1], w: [1] },
       inputs: { x: [1], y: [1] },
@@ -185,13 +183,7 @@ export const rescaling: Experiment = {
       rows.push(compare(name, run, law, spec));
       curves.push(...drawn(name, run, law));
     }
-    const result: Result = {
-      id: this.id,
-      title: this.title,
-      question: this.question,
-      source: this.source,
-      claim: this.claim,
-      spec: { ...spec, seed },
+    return {
       rows,
       figures: [
         {
@@ -207,9 +199,7 @@ export const rescaling: Experiment = {
         },
       ],
       runs,
-      elapsedMs: performance.now() - began,
     };
-    return result;
   },
 };
 

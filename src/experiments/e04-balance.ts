@@ -1,4 +1,4 @@
-import type { Run } from "../dynamics/run.ts";
+import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
 import type { Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
@@ -16,7 +16,6 @@ import {
   teacherSampler,
   traceOf,
 } from "./linear-net.ts";
-import { readSpec } from "./spec.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 12, integer: true, what: "input and output dimension" },
@@ -49,6 +48,8 @@ const parameters = {
   spread: { value: 1.5, min: 1, max: 4, what: "their eigenvalues lie in [1/spread, spread]" },
 } satisfies Record<string, Parameter>;
 
+type Spec = { [K in keyof typeof parameters]: number };
+
 /** Anisotropies of the sweep: Sigma_x = diag(phi, phi, 1, ..., 1). */
 const SWEEP = [0.2, 0.5, 1, 2, 5];
 
@@ -80,9 +81,8 @@ export const balance: Experiment = {
     "their common trace is the nuclear norm of Σε^½ V Σx^½. Gradient descent stays more than ten times off.",
   parameters,
 
-  async run(engine, given, seed, control = {}) {
-    const began = performance.now();
-    const spec = readSpec("E04", parameters, given);
+  async measure(engine, given, seed, control) {
+    const spec = given as Spec;
     const { d, h } = spec;
     const { dense } = engine;
     const identity = dense.identity(d);
@@ -187,12 +187,6 @@ export const balance: Experiment = {
         spectra.push(...spectrumOf(engine, name, averages["spectrum"]!, spec.replicas, d, s));
     }
     return {
-      id: this.id,
-      title: this.title,
-      question: this.question,
-      source: this.source,
-      claim: this.claim,
-      spec: { ...spec, seed },
       rows,
       figures: [
         {
@@ -221,7 +215,6 @@ export const balance: Experiment = {
         },
       ],
       runs,
-      elapsedMs: performance.now() - began,
     };
   },
 };

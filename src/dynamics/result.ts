@@ -1,0 +1,204 @@
+import type { RealArray } from "../core/arena.ts";
+import { hashArrays, hashText } from "../core/hash.ts";
+import type { ProfileLine } from "./profile.ts";
+
+/** Values of one quantity: [record][replica][entry], flat. */
+export type SeriesData = Float64Array;
+
+/** A replica that stopped being finite. */
+export interface Divergence {
+  readonly replica: number;
+  /** Step after which its theta was not finite. */
+  readonly step: number;
+  /** Last finite minibatch loss before that, or NaN when there was none. */
+  readonly lastLoss: number;
+}
+
+export interface RunSeries {
+  /** Step of each record. */
+  readonly k: Float64Array;
+  /** Time k eta, [record][replica]. */
+  readonly t: Float64Array;
+  readonly loss?: SeriesData;
+  readonly blockNorms: Readonly<Record<string, SeriesData>>;
+  readonly charges: Readonly<Record<string, SeriesData>>;
+  /** Q = U^T U - W W^T, row-major entries. */
+  readonly matrixCharges: Readonly<Record<string, SeriesData>>;
+  readonly work: Readonly<Record<string, SeriesData>>;
+  /** [record][replica][entry]. */
+  readonly values: Readonly<Record<string, SeriesData>>;
+}
+
+/** Averages over time of what was recorded, [replica][entry]; see RecordOptions.average. */
+export interface RunAverages {
+  /** Steps averaged over. */
+  readonly count: number;
+  readonly blockNorms: Readonly<Record<string, Float64Array>>;
+  readonly charges: Readonly<Record<string, Float64Array>>;
+  readonly matrixCharges: Readonly<Record<string, Float64Array>>;
+  readonly values: Readonly<Record<string, Float64Array>>;
+}
+
+/** What a run was, for its record. */
+export interface RunSettings {
+  readonly scheme: string;
+  readonly sampling: string | null;
+  readonly batchSize: number | null;
+  readonly eta: readonly number[];
+  readonly weightDecay: readonly number[];
+  readonly seed: string;
+  readonly firstReplica: number;
+  readonly requestedSteps: number;
+  readonly every: number;
+  readonly dtype: string;
+  readonly variant: string;
+  readonly wasmSha256: string | null;
+  readonly streamVersion: number;
+}
+
+/** The outcome of simulate. All arrays are the caller's own. */
+export class Run {
+  /** replicas x P, row-major: where each replica ended (for a diverged one, its last finite theta). */
+  readonly theta: RealArray;
+  readonly replicas: number;
+  readonly P: number;
+  /** Steps done. */
+  readonly steps: number;
+  readonly status: "done" | "diverged";
+  readonly diverged: readonly Divergence[];
+  readonly series: RunSeries;
+  /** Averages over time, when asked for with record.average. */
+  readonly averages: RunAverages | null;
+  readonly settings: RunSettings;
+  /** Where the time of a step goes, when asked for with `profile: true`. */
+  readonly profile?: readonly ProfileLine[];
+  /** sha256 of the replicas' hashes, a line each. */
+  readonly hash: string;
+  /** Per replica: sha256 of the little-endian final theta, then its series. */
+  readonly hashes: readonly string[];
+
+  /** @internal */
+  constructor(
+    parts: Pick<
+      Run,
+      "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "averages" | "settings"
+    > & {
+      profile?: readonly ProfileLine[];
+    },
+  ) {
+    this.theta = parts.theta;
+    this.replicas = parts.replicas;
+    this.P = parts.P;
+    this.steps = parts.steps;
+    this.status = parts.status;
+    this.diverged = parts.diverged;
+    this.series = parts.series;
+    this.averages = parts.averages;
+    this.settings = parts.settings;
+    if (parts.profile !== undefined) this.profile = parts.profile;
+    this.hashes = Array.from({ length: this.replicas }, (_, r) =>
+      hashArrays([this.theta.slice(r * this.P, (r + 1) * this.P), ...this.#seriesOf(r)]),
+    );
+    this.hash = hashText(this.hashes.join("\n"));
+  }
+
+  #columns(): [string, SeriesData][] {
+    const { loss, blockNorms, charges, matrixCharges, work, values } = this.series;
+    const of = (kind: string, record: Readonly<Record<string, SeriesData>>): [string, SeriesData][] =>
+      Object.entries(record).map(([name, data]) => [`${kind}.${name}`, data]);
+    return [
+      ...(loss === undefined ? [] : [["loss", loss] as [string, SeriesData]]),
+      ...of("norm", blockNorms),
+      ...of("charge", charges),
+      ...of("matrixCharge", matrixCharges),
+      ...of("work", work),
+      ...of("value", values),
+    ];
+  }
+
+  /** All recorded values of one replica, in the order they are declared. */
+  #seriesOf(replica: number): Float64Array[] {
+    const records = this.series.k.length;
+    return this.#columns().map(([, data]) => {
+      const entries = data.length / (records * this.replicas);
+      const out = new Float64Array(records * entries);
+      for (let i = 0; i < records; i++) {
+        for (let e = 0; e < entries; e++)
+          out[i * entries + e] = data[(i * this.replicas + replica) * entries + e]!;
+      }
+      return out;
+    });
+  }
+
+  /** Plain data: settings, status, hashes, final theta and all series, numbers in full. */
+  toJSON(): Record<string, unknown> {
+    const plain = (data: ArrayLike<number>): (number | null)[] =>
+      Array.from(data, (x) => (Number.isFinite(x) ? x : null));
+    const all = (record: Readonly<Record<string, SeriesData>>) =>
+      Object.fromEntries(Object.entries(record).map(([n, d]) => [n, plain(d)]));
+    const { k, t, loss, blockNorms, charges, matrixCharges, work, values } = this.series;
+    const averages = this.averages;
+    return {
+      schema: "noetherflow-run/1",
+      settings: this.settings,
+      status: this.status,
+      steps: this.steps,
+      replicas: this.replicas,
+      P: this.P,
+      diverged: this.diverged,
+      hash: this.hash,
+      hashes: this.hashes,
+      theta: plain(this.theta),
+      series: {
+        k: plain(k),
+        t: plain(t),
+        ...(loss === undefined ? {} : { loss: plain(loss) }),
+        blockNorms: all(blockNorms),
+        charges: all(charges),
+        matrixCharges: all(matrixCharges),
+        work: all(work),
+        values: all(values),
+      },
+      ...(averages === null
+        ? {}
+        : {
+            averages: {
+              count: averages.count,
+              blockNorms: all(averages.blockNorms),
+              charges: all(averages.charges),
+              matrixCharges: all(averages.matrixCharges),
+              values: all(averages.values),
+            },
+          }),
+    };
+  }
+
+  /** One line per record and replica: k, t, replica, then every series (entries numbered from 0). */
+  toCSV(): string {
+    const records = this.series.k.length;
+    const columns = this.#columns().map(([name, data]) => ({
+      name,
+      data,
+      entries: data.length / Math.max(1, records * this.replicas),
+    }));
+    const quote = (name: string) => (/[",\n]/.test(name) ? `"${name.replaceAll('"', '""')}"` : name);
+    const head = columns.flatMap(({ name, entries }) =>
+      entries === 1 ? [name] : Array.from({ length: entries }, (_, e) => `${name}[${e}]`),
+    );
+    const lines = [["k", "t", "replica", ...head.map(quote)].join(",")];
+    for (let i = 0; i < records; i++) {
+      for (let r = 0; r < this.replicas; r++) {
+        const row: (number | undefined)[] = [
+          this.series.k[i],
+          this.series.t[i * this.replicas + r],
+          this.settings.firstReplica + r,
+        ];
+        for (const { data, entries } of columns) {
+          for (let e = 0; e < entries; e++) row.push(data[(i * this.replicas + r) * entries + e]);
+        }
+        lines.push(row.join(","));
+      }
+    }
+    return `${lines.join("\n")}\n`;
+  }
+}
