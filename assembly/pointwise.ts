@@ -55,6 +55,58 @@ function flatBinary(op: i32, dst: usize, a: usize, b: usize, n: i32): void {
 }
 
 /**
+ * Rows of a uniform result, each operand running along the row (column stride 1) or one value for it
+ * (column stride 0). The end of a row is done value by value: the next row follows at once.
+ */
+// @ts-ignore: decorator
+@inline
+function uniformRows(
+  op: i32,
+  dst: usize,
+  a: usize,
+  b: usize,
+  rows: i32,
+  cols: i32,
+  ars: i32,
+  acs: i32,
+  brs: i32,
+  bcs: i32,
+): void {
+  const nextA: usize = acs ? sizeof<real>() : 0;
+  const nextB: usize = bcs ? sizeof<real>() : 0;
+  const wideA: usize = acs ? 16 : 0;
+  const wideB: usize = bcs ? 16 : 0;
+  for (let i = 0; i < rows; i++) {
+    let pa = a + bytes(i * ars);
+    let pb = b + bytes(i * brs);
+    let j = cols;
+    if (acs && bcs) {
+      for (; j >= LANES; j -= LANES) {
+        v128.store(dst, binary(op, v128.load(pa), v128.load(pb)));
+        dst += 16;
+        pa += 16;
+        pb += 16;
+      }
+    } else {
+      const x = splatAt(pa);
+      const y = splatAt(pb);
+      for (; j >= LANES; j -= LANES) {
+        v128.store(dst, binary(op, acs ? v128.load(pa) : x, bcs ? v128.load(pb) : y));
+        dst += 16;
+        pa += wideA;
+        pb += wideB;
+      }
+    }
+    for (; j > 0; j--) {
+      store<real>(dst, binaryScalar(op, load<real>(pa), load<real>(pb)));
+      dst += sizeof<real>();
+      pa += nextA;
+      pb += nextB;
+    }
+  }
+}
+
+/**
  * dst[i, j, lane] = a[i ars + j acs, lane] op b[i brs + j bcs, lane]: numpy broadcasting of two
  * values of rank at most 2 as element strides. An operand that is not laned has one value per
  * element, taken for all lanes. ld == 1 is the uniform case.
@@ -76,6 +128,10 @@ function broadcastBinary(
   lanedA: i32,
   lanedB: i32,
 ): void {
+  if (ld == 1 && acs <= 1 && bcs <= 1) {
+    uniformRows(op, dst, a, b, rows, cols, ars, acs, brs, bcs);
+    return;
+  }
   const stepA = bytes(lanedA ? ld : 1);
   const stepB = bytes(lanedB ? ld : 1);
   const row = bytes(ld);
@@ -137,6 +193,25 @@ export function divBroadcast(dst: usize, a: usize, b: usize, rows: i32, cols: i3
 
 /** dst[i, j, lane] = a[i ars + j acs, lane]: a strided copy, for transposes and broadcasts. ld == 1 is uniform. */
 export function copyStrided(dst: usize, a: usize, rows: i32, cols: i32, ars: i32, acs: i32, ld: i32): void {
+  if (ld == 1 && acs <= 1) {
+    for (let i = 0; i < rows; i++) {
+      let from = a + bytes(i * ars);
+      const x = splatAt(from);
+      let j = cols;
+      for (; j >= LANES; j -= LANES) {
+        v128.store(dst, acs ? v128.load(from) : x);
+        dst += 16;
+        from += 16;
+      }
+      if (!acs) from = a + bytes(i * ars);
+      for (; j > 0; j--) {
+        store<real>(dst, load<real>(from));
+        dst += sizeof<real>();
+        if (acs) from += sizeof<real>();
+      }
+    }
+    return;
+  }
   const row = bytes(ld);
   for (let i = 0; i < rows; i++) {
     let pa = a + ((i * ars) as usize) * row;

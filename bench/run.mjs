@@ -228,7 +228,7 @@ if (file !== null) {
     date: started.toISOString(),
     seconds,
     commit: git("rev-parse", "HEAD"),
-    modified: git("status", "--porcelain", "--", "src", "assembly", "package.json") !== "",
+    modified: git("status", "--porcelain", "--", "src", "assembly") !== "",
     machine,
     core,
     library,

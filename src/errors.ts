@@ -62,6 +62,11 @@ export function internal(where: string, what: string): never {
 
 /** Any value in at most some 80 characters, never throwing. */
 export function show(value: unknown): string {
+  const text = showWhole(value);
+  return text.length > 90 ? `${text.slice(0, 87)}...` : text;
+}
+
+function showWhole(value: unknown): string {
   if (typeof value === "string")
     return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}...` : value);
   if (typeof value === "number" || typeof value === "boolean" || value == null) return String(value);
@@ -116,6 +121,20 @@ export function checkInteger(
   const top = max === Number.MAX_SAFE_INTEGER ? "" : maxName ? `${maxName} = ${max}` : `${max}`;
   const range = top === "" ? `of at least ${min}` : `in [${min}, ${top}]`;
   return fail("range", where, `${what} must be an integer ${range}`, show(value));
+}
+
+/** An object with named entries; not an array, not null. */
+export function checkObject(where: string, what: string, value: unknown): Record<string, unknown> {
+  if (typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value)) {
+    return value as Record<string, unknown>;
+  }
+  return fail("shape", where, `expected ${what}`, show(value));
+}
+
+/** true, false, or absent. */
+export function checkFlag(where: string, what: string, value: unknown): boolean {
+  if (value === undefined || typeof value === "boolean") return value ?? false;
+  return fail("range", where, `${what} must be true or false`, show(value));
 }
 
 /** Refuses options nobody reads, so that a misspelt one is never silently ignored. */

@@ -11,7 +11,7 @@ import {
 import { type Measures, meanLoss, planRun } from "./dynamics/plan.ts";
 import type { Run } from "./dynamics/result.ts";
 import { simulate } from "./dynamics/run.ts";
-import { checkInteger, checkKnown, fail, NoetherflowError, show } from "./errors.ts";
+import { checkInteger, checkKnown, checkObject, fail, NoetherflowError, show } from "./errors.ts";
 import { gradient } from "./graph/derive.ts";
 import type { Effect, Source } from "./graph/lower.ts";
 import type { Block, Model } from "./graph/model.ts";
@@ -60,7 +60,10 @@ export class Problem {
     options: { samples?: number; dataSeed?: string | number },
     onDispose: (problem: Problem) => void,
   ) {
-    checkKnown("problem", options, ["samples", "dataSeed"]);
+    checkKnown("problem", checkObject("problem", "options { samples?, dataSeed? }", options), [
+      "samples",
+      "dataSeed",
+    ]);
     this.model = model;
     this.#host = host;
     this.#samples = Samples.create(host, model, data, options);
@@ -229,7 +232,7 @@ export class Problem {
    */
   async simulate(options: SimulateOptions<Generator, Node>): Promise<Run> {
     this.#alive("simulate");
-    const setting = readOptions(this.model, this.N, options);
+    const setting = readOptions(this.model, this.N, this.#host.core.real.bytes, options);
     const measures = this.#measures(options);
     const control: { signal?: AbortSignal | undefined; onProgress?: ((p: Progress) => void) | undefined } = {
       signal: options.signal,
@@ -241,7 +244,7 @@ export class Problem {
   /** Memory a run would take, and its time from a trial of a few steps. Nothing is kept. */
   async plan(options: SimulateOptions<Generator, Node>): Promise<PlanEstimate> {
     this.#alive("plan");
-    const setting = readOptions(this.model, this.N, options);
+    const setting = readOptions(this.model, this.N, this.#host.core.real.bytes, options);
     const measures = this.#measures(options);
     const plan = planRun(this.model, this.#samples, setting, measures, this.#host.core.real, 0);
     const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
@@ -281,6 +284,9 @@ export class Problem {
   #measures(options: SimulateOptions<Generator, Node>): Measures {
     const record = options.record;
     const charges = new Map<string, Node>();
+    for (const key of ["charges", "matrixCharges", "values"] as const) {
+      if (record?.[key] !== undefined) checkObject(`record.${key}`, "an object of names", record[key]);
+    }
     const generators = Object.entries(record?.charges ?? {});
     for (const [name, A] of generators)
       charges.set(
@@ -312,7 +318,10 @@ export class Problem {
     }
     let average: Measures["average"] = null;
     if (record?.average !== undefined) {
-      checkKnown("record.average", record.average, ["from", "every"]);
+      checkKnown("record.average", checkObject("record.average", "{ from, every? }", record.average), [
+        "from",
+        "every",
+      ]);
       average = {
         from: checkInteger("record.average", "from", record.average.from, 0, 4_294_967_295),
         every: checkInteger(

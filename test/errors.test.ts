@@ -130,7 +130,7 @@ describe("a theta is refused", () => {
   const names = "u [2], V [2, 3]";
   const rows: [...Row, theta: unknown][] = [
     ["with too few values", "shape", "loss: theta: expected 8 numbers, shape [8], got 3.", [1, 2, 3]],
-    ["with too many values", "shape", "loss: theta: expected 8 numbers, shape [8], got more.", [...theta, 1]],
+    ["with too many values", "shape", "loss: theta: expected 8 numbers, shape [8], got 9.", [...theta, 1]],
     [
       "typed, with too many values",
       "shape",
@@ -330,7 +330,7 @@ describe("simulate refuses", () => {
     [
       "a theta for three of two replicas",
       "shape",
-      "sgd: theta: expected 8 numbers, shape [8], got more.",
+      "sgd: theta: expected 8 numbers, shape [8], got 24.",
       () => run({ theta: [...theta, ...theta, ...theta], replicas: 2 }),
     ],
     [

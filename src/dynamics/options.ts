@@ -1,4 +1,13 @@
-import { checkInteger, checkKnown, checkNumber, checkWord, fail, show } from "../errors.ts";
+import {
+  checkFlag,
+  checkInteger,
+  checkKnown,
+  checkNumber,
+  checkObject,
+  checkWord,
+  fail,
+  show,
+} from "../errors.ts";
 import type { Block, Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { flatten } from "../graph/parse.ts";
@@ -139,9 +148,15 @@ const MAX_STEPS = 4_294_967_295;
 /**
  * Checks the options of a run, all before any work.
  *
- * @param N samples of the data, Infinity when they are drawn fresh
+ * @param N         samples of the data, Infinity when they are drawn fresh
+ * @param realBytes bytes of one value in the engine
  */
-export function readOptions(model: Model, N: number, options: SimulateOptions<unknown, unknown>): Setting {
+export function readOptions(
+  model: Model,
+  N: number,
+  realBytes: number,
+  options: SimulateOptions<unknown, unknown>,
+): Setting {
   if (typeof options !== "object" || options === null)
     fail("shape", "simulate", "expected an object of options", show(options));
   checkKnown("simulate", options, KNOWN);
@@ -156,13 +171,23 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
     0,
     MAX_STEPS - replicas,
   );
+  // state and snapshot: theta, eta and decay of every replica, twice
+  if (2 * replicas * (model.P + 2) * realBytes >= 4_294_967_296) {
+    const got = `${replicas} replicas of ${model.P} parameters`;
+    fail(
+      "memory",
+      where,
+      "the states of all replicas must fit twice in the 4 GiB of Wasm memory",
+      got,
+      "Run fewer at a time, with firstReplica.",
+    );
+  }
   const { sampling, S } = readBatch(scheme, N, options);
   const eta = perReplica(where, "eta", options.eta, replicas, 0);
   const weightDecay = perReplica(where, "weightDecay", options.weightDecay ?? 0, replicas, 0);
   const record = options.record;
   if (record !== undefined) {
-    if (typeof record !== "object" || record === null)
-      fail("shape", "record", "expected { every, ... }", show(record));
+    checkObject("record", "{ every, ... }", record);
     checkKnown("record", record, [
       "every",
       "loss",
@@ -183,7 +208,8 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
         'Record loss: "batch", or make a set with { samples: N }.',
       );
     }
-    if (record.work && Object.keys(record.charges ?? {}).length === 0) {
+    checkFlag("record", "blockNorms", record.blockNorms);
+    if (checkFlag("record", "work", record.work) && Object.keys(record.charges ?? {}).length === 0) {
       fail(
         "range",
         "record",
@@ -194,6 +220,8 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
     }
   }
   const lowering = options.lowering ?? {};
+  checkObject("lowering", "{ lanes?, block?, group?, fuse?, chunk? }", lowering);
+  checkFlag("lowering", "fuse", lowering.fuse);
   checkKnown("lowering", lowering, ["lanes", "block", "group", "fuse", "chunk"]);
   if (lowering.lanes !== undefined)
     checkWord("lowering", "lanes", lowering.lanes, ["samples", "replicas", "features"]);
@@ -225,7 +253,7 @@ export function readOptions(model: Model, N: number, options: SimulateOptions<un
     every: record === undefined ? 0 : checkInteger("record", "every", record.every, 1, MAX_STEPS),
     onDiverge: checkWord(where, "onDiverge", options.onDiverge ?? "stop", ["stop", "stopReplica", "throw"]),
     lowering,
-    profile: options.profile ?? false,
+    profile: checkFlag(where, "profile", options.profile),
   };
 }
 
@@ -350,8 +378,7 @@ export function readTheta(where: string, model: Model, theta: unknown): Float64A
   }
   const given = theta as Record<string, unknown>;
   for (const name of Object.keys(given)) model.block(name, `${where}: theta`);
-  const out = new Float64Array(model.P);
-  for (const block of model.blocks) {
+  const parts = model.blocks.map((block) => {
     if (!Object.hasOwn(given, block.name)) {
       fail(
         "name",
@@ -360,11 +387,10 @@ export function readTheta(where: string, model: Model, theta: unknown): Float64A
         `none for ${block.name}`,
       );
     }
-    out.set(
-      flatten(`${where}: theta.${block.name}`, given[block.name], block.size, block.shape),
-      block.offset,
-    );
-  }
+    return flatten(`${where}: theta.${block.name}`, given[block.name], block.size, block.shape);
+  });
+  const out = new Float64Array(model.P);
+  for (const [i, block] of model.blocks.entries()) out.set(parts[i]!, block.offset);
   return out;
 }
 
@@ -373,11 +399,12 @@ const blockNames = (blocks: readonly Block[]): string =>
 
 function readThetas(where: string, model: Model, theta: unknown, replicas: number): Float64Array {
   const { P } = model;
-  const out = new Float64Array(replicas * P);
   if (Array.isArray(theta) && theta.length > 0 && typeof theta[0] === "object") {
     if (theta.length !== replicas)
       fail("shape", `${where}: theta`, `expected one theta per replica (${replicas})`, `${theta.length}`);
-    for (let r = 0; r < replicas; r++) out.set(readTheta(`${where}: replica ${r}`, model, theta[r]), r * P);
+    const each = theta.map((t, r) => readTheta(`${where}: replica ${r}`, model, t));
+    const out = new Float64Array(replicas * P);
+    for (const [r, t] of each.entries()) out.set(t, r * P);
     return out;
   }
   const flat = Array.isArray(theta) || ArrayBuffer.isView(theta);
@@ -385,6 +412,7 @@ function readThetas(where: string, model: Model, theta: unknown, replicas: numbe
     return flatten(`${where}: theta`, theta, replicas * P, [replicas, P]);
   }
   const one = readTheta(where, model, theta);
+  const out = new Float64Array(replicas * P);
   for (let r = 0; r < replicas; r++) out.set(one, r * P);
   return out;
 }

@@ -36,6 +36,18 @@ export async function simulate(
   }
 }
 
+/** Refuses series no array holds; the steps themselves count even where nothing else is recorded. */
+function checkRecorded(records: number, replicas: number, entries: number): void {
+  if (records * replicas * Math.max(1, entries) <= MAX_RECORDED) return;
+  fail(
+    "memory",
+    "record",
+    `at most ${MAX_RECORDED} numbers can be recorded`,
+    `${records} records x ${replicas} replicas x ${entries} entries`,
+    "Record less often (a larger record.every).",
+  );
+}
+
 class Execution {
   readonly #host: Host;
   readonly #model: Model;
@@ -58,23 +70,14 @@ class Execution {
     const { arena, core } = host;
     const where = setting.scheme.name;
     const key = keyOf(where, setting.seed);
-    const { region, plan } = arena.reserve(where, (base) =>
-      planRun(model, samples, setting, measures, core.real, base),
-    );
+    const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
+    const { region, plan } = arena.reserve(where, (base) => {
+      const made = planRun(model, samples, setting, measures, core.real, base);
+      checkRecorded(total, setting.replicas, made.entries);
+      return made;
+    });
     this.#region = region;
     this.#plan = plan;
-    const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
-    const recorded = total * setting.replicas * plan.entries;
-    if (recorded > MAX_RECORDED) {
-      arena.release(region);
-      fail(
-        "memory",
-        "record",
-        `at most ${MAX_RECORDED} numbers can be recorded`,
-        `${total} records x ${setting.replicas} replicas x ${plan.entries} entries`,
-        "Record less often (a larger record.every).",
-      );
-    }
     this.#k = new Float64Array(total);
     this.#data = plan.series.map((s) => new Float64Array(total * setting.replicas * s.entries));
 

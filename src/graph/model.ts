@@ -182,13 +182,14 @@ export function fromText(where: string, json: unknown): unknown {
   }
 }
 
-/** Reads `let` and then the named expressions of a file. */
+/** Reads `let` and then the named expressions of a file, which stand under `within`. */
 export function readBody(
   graph: Graph,
   scope: Scope,
   file: Record<string, unknown>,
   where: string,
   expressions: Record<string, unknown>,
+  within = where,
 ): Record<string, Node> {
   const names = new Map(scope);
   const reader = new Reader(graph, names);
@@ -206,8 +207,9 @@ export function readBody(
   }
   const out: Record<string, Node> = Object.create(null);
   for (const [name, expression] of Object.entries(expressions)) {
-    if (expression === undefined) fail("shape", `${where}.${name}`, "expected an expression", "nothing");
-    out[name] = reader.read(expression, `${where}.${name}`);
+    const path = `${within}.${name}`;
+    if (expression === undefined) fail("shape", path, "expected an expression", "nothing");
+    out[name] = reader.read(expression, path);
   }
   return out;
 }

@@ -1,4 +1,4 @@
-import { fail, showShape } from "../errors.ts";
+import { fail, show, showShape } from "../errors.ts";
 
 /** Shape of a per-sample value: rank 0 (scalar) to 2 (matrix). */
 export type Shape = readonly number[];
@@ -42,7 +42,9 @@ export interface Node {
 /** A graph: an interning table of nodes. Leaves are made here, ops in ops.ts. */
 export class Graph {
   #interned = new Map<string, Node>();
-  #constants: Node[] = [];
+  /** Constants by the name they were asked for, and the names they have. */
+  #constants = new Map<string, Node[]>();
+  #constantNames = new Set<string>();
   #count = 0;
 
   get size(): number {
@@ -86,16 +88,20 @@ export class Graph {
     return this.intern("number", [], { c }, [], 0, 0);
   }
 
-  /** A constant with values; named ones are written back under their name. */
+  /**
+   * A constant with values. One of the same name, shape and values is reused; where only the name is
+   * taken another is found by adding primes.
+   */
   constant(values: Float64Array, shape: Shape, name = "constant"): Node {
-    let unique = name;
-    for (const node of this.#constants) {
-      if (node.attrs.name !== unique) continue;
+    const named = this.#constants.get(name) ?? [];
+    for (const node of named) {
       if (sameShape(node.shape, shape) && sameValues(node.attrs.values!, values)) return node;
-      unique = `${unique}'`;
     }
+    let unique = name;
+    while (this.#constantNames.has(unique)) unique = `${unique}'`;
     const node = this.intern("constant", [], { name: unique, values, shape }, shape, 0, 0);
-    this.#constants.push(node);
+    this.#constants.set(name, [...named, node]);
+    this.#constantNames.add(unique);
     return node;
   }
 }
@@ -134,42 +140,42 @@ export function describe(node: Node): string {
 }
 
 /**
- * Nodes reachable from the roots, arguments before users, in ascending id. Interning gives every
- * node a larger id than its arguments, so this order is topological; it is also the canonical
- * order in which contributions are added.
+ * Nodes reachable from the roots, arguments before users: depth first, arguments in order. The order
+ * is the structure's own, not that of creation, so a model read back from its file has the same; it
+ * is the canonical order in which contributions are added. Iterative, for any depth.
  */
 export function reachable(roots: readonly Node[]): Node[] {
-  const seen = new Set<Node>();
-  const stack = [...roots];
-  while (stack.length > 0) {
-    const node = stack.pop()!;
-    if (seen.has(node)) continue;
-    seen.add(node);
-    for (const arg of node.args) stack.push(arg);
+  const done = new Set<Node>();
+  const stack: { node: Node; next: number }[] = [];
+  for (const root of roots) {
+    if (!done.has(root)) stack.push({ node: root, next: 0 });
+    while (stack.length > 0) {
+      const top = stack[stack.length - 1]!;
+      const arg = top.node.args[top.next++];
+      if (arg === undefined) {
+        done.add(top.node);
+        stack.pop();
+      } else if (!done.has(arg)) stack.push({ node: arg, next: 0 });
+    }
   }
-  return [...seen].sort((a, b) => a.id - b.id);
+  return [...done];
 }
 
 /** Shape literal as it came from a caller: an array of at most two positive integers. */
 export function checkShape(where: string, value: unknown): Shape {
   if (!Array.isArray(value) || value.length > 2) {
-    fail("shape", where, "a shape is an array of at most two positive integers", describeShape(value));
+    fail("shape", where, "a shape is an array of at most two positive integers", show(value));
   }
   for (const d of value) {
     if (typeof d !== "number" || !Number.isInteger(d) || d < 1) {
-      fail("shape", where, "a shape is an array of at most two positive integers", describeShape(value));
+      fail("shape", where, "a shape is an array of at most two positive integers", show(value));
     }
   }
   if (sizeOf(value) > MAX_ENTRIES) {
-    fail("memory", where, `a value may have at most ${MAX_ENTRIES} entries`, describeShape(value));
+    fail("memory", where, `a value may have at most ${MAX_ENTRIES} entries`, show(value));
   }
   return Object.freeze([...value]) as Shape;
 }
 
 /** More entries than this cannot be held beside anything else in 4 GiB. */
 export const MAX_ENTRIES = 268_435_456;
-
-function describeShape(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value);
-  return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}

@@ -1,6 +1,7 @@
-import { fail, nearest, show, showShape } from "../errors.ts";
+import { checkKnown, checkObject, fail, nearest, show, showShape } from "../errors.ts";
 import {
   type Attrs,
+  checkShape,
   describe,
   type Graph,
   MAX_ENTRIES,
@@ -369,6 +370,11 @@ export function rowOf(op: string): OpRow | undefined {
   return table.get(op);
 }
 
+/** A place to name in an error; a function where saying it costs something. */
+export type Where = string | (() => string);
+
+const placeOf = (where: Where): string => (typeof where === "string" ? where : where());
+
 /**
  * Applies an op of the table: checks arity and options, infers the shape, expands compositions,
  * merges with an equal node of the same graph.
@@ -376,14 +382,14 @@ export function rowOf(op: string): OpRow | undefined {
  * @param where the place to name in an error (a path in a model file, or the builder)
  * @throws NoetherflowError "name", "shape" or "range"
  */
-export function apply(op: string, args: readonly Node[], options: Attrs = {}, where = op): Node {
+export function apply(op: string, args: readonly Node[], options: Attrs = {}, where: Where = op): Node {
   const row = table.get(op);
   if (row === undefined)
-    return fail("name", where, "expected an op of the table", show(op), nearest(op, publicOps));
+    return fail("name", placeOf(where), "expected an op of the table", show(op), nearest(op, publicOps));
   if (args.length !== row.arity) {
     return fail(
       "shape",
-      where,
+      placeOf(where),
       `${op} takes ${row.arity} argument${row.arity === 1 ? "" : "s"}`,
       `${args.length}`,
     );
@@ -393,7 +399,7 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
     if (arg.graph !== graph) {
       return fail(
         "unsupported",
-        where,
+        placeOf(where),
         "all arguments must belong to one model",
         `nodes of two models`,
         "Build the expression inside one model's loss function.",
@@ -406,7 +412,7 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
     if (sizeOf(shape) > MAX_ENTRIES) {
       return fail(
         "memory",
-        where,
+        placeOf(where),
         `a value may have at most ${MAX_ENTRIES} entries`,
         `${op} of shape ${showShape(shape)}`,
       );
@@ -434,12 +440,12 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
     return graph.intern(op, args, attrs, shape, varies, phase);
   } catch (error) {
     if (error instanceof ShapeMismatch)
-      return fail("shape", where, `${op} expects ${error.expected}`, error.got);
+      return fail("shape", placeOf(where), `${op} expects ${error.expected}`, error.got);
     throw error;
   }
 }
 
-function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: string): Attrs {
+function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: Where): Attrs {
   const attrs: { -readonly [K in keyof Attrs]: Attrs[K] } = {};
   const rank = args[0]!.shape.length;
   if (row.options?.includes("axis")) {
@@ -449,20 +455,19 @@ function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: str
     else if (axis === null || !Number.isInteger(axis) || axis < -rank || axis >= rank) {
       fail(
         "range",
-        where,
+        placeOf(where),
         `${row.name} of ${describe(args[0]!)} takes an axis in [${-rank}, ${rank - 1}]${perAxis ? "" : " or null"}`,
         show(axis),
       );
     } else attrs.axis = axis < 0 ? axis + rank : axis;
   }
   if (row.options?.includes("keepdims") && options.keepdims) attrs.keepdims = true;
-  if (row.options?.includes("shape")) {
-    if (options.shape === undefined) fail("shape", where, `${row.name} needs a shape`);
-    attrs.shape = Object.freeze([...options.shape!]);
-  }
+  if (row.options?.includes("shape") && options.shape === undefined)
+    return fail("shape", placeOf(where), `${row.name} needs a shape`);
+  if (row.options?.includes("shape")) attrs.shape = checkShape(placeOf(where), options.shape);
   if (row.options?.includes("c")) {
     if (typeof options.c !== "number" || !Number.isFinite(options.c)) {
-      fail("range", where, `${row.name} needs a finite number`, show(options.c));
+      fail("range", placeOf(where), `${row.name} needs a finite number`, show(options.c));
     }
     attrs.c = options.c!;
   }
@@ -535,20 +540,25 @@ export interface AxisOptions {
   readonly axis?: number | null;
   readonly keepdims?: boolean;
 }
-const axisAttrs = ({ axis, keepdims }: AxisOptions): Attrs => ({
-  ...(axis === undefined ? {} : { axis }),
-  ...(keepdims ? { keepdims } : {}),
-});
+const axisAttrs = (op: string, options: AxisOptions): Attrs => {
+  const allowed = table.get(op)!.options ?? [];
+  checkKnown(`ops.${op}`, checkObject(`ops.${op}`, `options ${allowed.join(", ")}`, options), allowed);
+  const { axis, keepdims } = options;
+  return {
+    ...(axis === undefined ? {} : { axis }),
+    ...(keepdims ? { keepdims } : {}),
+  };
+};
 export const sum = (x: Node, options: AxisOptions = {}): Node =>
-  apply("sum", nodes("sum", [x]), axisAttrs(options), "ops.sum");
+  apply("sum", nodes("sum", [x]), axisAttrs("sum", options), "ops.sum");
 export const mean = (x: Node, options: AxisOptions = {}): Node =>
-  apply("mean", nodes("mean", [x]), axisAttrs(options), "ops.mean");
+  apply("mean", nodes("mean", [x]), axisAttrs("mean", options), "ops.mean");
 /** exp(x) / sum exp(x) along one axis, the last when absent. */
 export const softmax = (x: Node, options: { axis?: number } = {}): Node =>
-  apply("softmax", nodes("softmax", [x]), axisAttrs(options), "ops.softmax");
+  apply("softmax", nodes("softmax", [x]), axisAttrs("softmax", options), "ops.softmax");
 /** ln sum exp(x) along one axis, the last when absent. */
 export const logsumexp = (x: Node, options: { axis?: number; keepdims?: boolean } = {}): Node =>
-  apply("logsumexp", nodes("logsumexp", [x]), axisAttrs(options), "ops.logsumexp");
+  apply("logsumexp", nodes("logsumexp", [x]), axisAttrs("logsumexp", options), "ops.logsumexp");
 export const broadcastTo = (x: Node, shape: Shape): Node =>
   apply("broadcast_to", nodes("broadcast_to", [x]), { shape }, "ops.broadcastTo");
 export const reshape = (x: Node, shape: Shape): Node =>

@@ -87,7 +87,7 @@ export class Reader {
           break;
         }
         frames.pop();
-        node = this.#close(frame, here());
+        node = this.#close(frame, here);
       }
       if (frames.length === 0) return node!;
       const top = frames[frames.length - 1]!;
@@ -95,21 +95,21 @@ export class Reader {
     }
   }
 
-  #close(frame: Frame, where: string): Node {
+  #close(frame: Frame, where: () => string): Node {
     const rest = frame.json.slice(frame.count + 1);
     const attrs: { -readonly [K in keyof Attrs]: Attrs[K] } = {};
     const allowed = table.get(frame.op)!.options ?? [];
     if (allowed.includes("c")) {
       const c = rest.shift();
       if (typeof c !== "number" || !Number.isFinite(c))
-        fail("range", where, `${frame.op} takes a value and a finite number`, show(c));
+        fail("range", where(), `${frame.op} takes a value and a finite number`, show(c));
       attrs.c = c as number;
     }
     const options = rest.shift();
     if (rest.length > 0 || (options !== undefined && !isRecord(options))) {
       fail(
         "shape",
-        where,
+        where(),
         `${frame.op} takes ${frame.count} argument${frame.count === 1 ? "" : "s"} and then an object of options`,
         show(options),
       );
@@ -119,17 +119,17 @@ export class Reader {
       if (key === "shapes" && frame.count === 2) shapes = value;
       else if (key === "axis" && allowed.includes("axis")) {
         if (value !== null && typeof value !== "number")
-          fail("range", where, "axis must be an integer or null", show(value));
+          fail("range", where(), "axis must be an integer or null", show(value));
         attrs.axis = value as number | null;
       } else if (key === "keepdims" && allowed.includes("keepdims")) {
-        if (typeof value !== "boolean") fail("range", where, "keepdims must be true or false", show(value));
+        if (typeof value !== "boolean") fail("range", where(), "keepdims must be true or false", show(value));
         attrs.keepdims = value as boolean;
-      } else if (key === "shape" && allowed.includes("shape")) attrs.shape = checkShape(where, value);
+      } else if (key === "shape" && allowed.includes("shape")) attrs.shape = checkShape(where(), value);
       else {
         const known = [...allowed.filter((o) => o !== "c"), ...(frame.count === 2 ? ["shapes"] : [])];
         fail(
           "name",
-          where,
+          where(),
           known.length > 0
             ? `options of ${frame.op} are ${known.join(", ")}`
             : `${frame.op} takes no options`,
@@ -139,7 +139,7 @@ export class Reader {
       }
     }
     const node = apply(frame.op, frame.args, attrs, where);
-    if (shapes !== undefined) checkShapes(where, shapes, [...frame.args.map((a) => a.shape), node.shape]);
+    if (shapes !== undefined) checkShapes(where(), shapes, [...frame.args.map((a) => a.shape), node.shape]);
     return node;
   }
 }
@@ -148,7 +148,7 @@ export class Reader {
 function checkShapes(where: string, given: unknown, inferred: readonly Shape[]): void {
   const said = Array.isArray(given) ? given.map((s) => checkShape(where, s)) : [];
   if (said.length !== inferred.length || said.some((s, i) => !sameShape(s, inferred[i]!))) {
-    fail("shape", where, `shapes should be ${JSON.stringify(inferred)}`, show(JSON.stringify(given)));
+    fail("shape", where, `shapes should be ${JSON.stringify(inferred)}`, show(given));
   }
 }
 
@@ -192,36 +192,46 @@ export function readValues(
   return { values, shape: target };
 }
 
-/** Row-major copy of nested or flat numbers; refuses another count and anything not finite. */
+/**
+ * Row-major copy of numbers given flat or nested by the shape, typed or not; refuses another count,
+ * rows that do not fit and anything not finite, before it allocates.
+ */
 export function flatten(where: string, value: unknown, count: number, shape: Shape): Float64Array {
-  const out = new Float64Array(count);
-  let filled = 0;
   const wrong = (got: string): never =>
     fail("shape", where, `expected ${count} numbers, shape [${shape.join(", ")}]`, got);
+  if (typeof value === "number" && count !== 1) wrong(show(value));
+  if (typeof value !== "number") checkStructure(value, shape, wrong);
+  const out = new Float64Array(count);
+  let filled = 0;
   const put = (x: unknown): void => {
     if (typeof x !== "number") wrong(show(x));
     if (!Number.isFinite(x)) fail("nonfinite", where, "values must be finite", `${x} at position ${filled}`);
-    if (filled >= count) wrong("more");
     out[filled++] = x as number;
   };
-  if (typeof value === "number") put(value);
-  else {
-    // depth of a nested array is at most that of a batch of matrices
-    const walk = (level: unknown, depth: number): void => {
-      if (ArrayBuffer.isView(level) && !(level instanceof DataView)) {
-        const view = level as unknown as ArrayLike<number>;
-        if (view.length > count - filled) wrong(`${filled + view.length} or more`);
-        for (let i = 0; i < view.length; i++) put(view[i]);
-      } else if (Array.isArray(level)) {
-        if (depth > 3) wrong("arrays nested more than three deep");
-        for (const item of level) {
-          if (typeof item === "number") put(item);
-          else walk(item, depth + 1);
-        }
-      } else wrong(show(level));
-    };
-    walk(value, 0);
-  }
-  if (filled !== count) wrong(`${filled}`);
+  const walk = (level: unknown): void => {
+    if (typeof level === "number") return put(level);
+    const list = level as ArrayLike<unknown>;
+    for (let i = 0; i < list.length; i++) walk(list[i]);
+  };
+  walk(value);
   return out;
+}
+
+/** Numbers side by side, or arrays that hold the rest of the shape each. Depth is that of the shape. */
+function checkStructure(value: unknown, dims: Shape, wrong: (got: string) => never): void {
+  const isTyped = ArrayBuffer.isView(value) && !(value instanceof DataView);
+  if (value instanceof BigInt64Array || value instanceof BigUint64Array) return wrong(show(value[0]));
+  if (!isTyped && !Array.isArray(value)) return wrong(show(value));
+  const list = value as ArrayLike<unknown>;
+  const total = sizeOf(dims);
+  const nested = !isTyped && list.length > 0 && typeof list[0] === "object" && list[0] !== null;
+  if (!nested) {
+    if (list.length !== total) wrong(`${list.length}`);
+    for (let i = 0; i < (isTyped ? 0 : list.length); i++)
+      if (typeof list[i] !== "number") wrong(show(list[i]));
+    return;
+  }
+  if (dims.length === 0) wrong("arrays nested deeper than the shape");
+  if (list.length !== dims[0]) wrong(`${list.length} rows`);
+  for (let i = 0; i < list.length; i++) checkStructure(list[i], dims.slice(1), wrong);
 }

@@ -118,7 +118,7 @@ export function parseSampler(json: unknown): Sampler {
   if (!isRecord(outputs))
     fail("shape", "sampler.outputs", "expected an object of expressions", show(outputs));
   return assemble(file, (scope, graph) =>
-    readBody(graph, scope, file, "sampler", outputs as Record<string, unknown>),
+    readBody(graph, scope, file, "sampler", outputs as Record<string, unknown>, "sampler.outputs"),
   );
 }
 

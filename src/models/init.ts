@@ -2,6 +2,7 @@ import type { RealArray } from "../core/arena.ts";
 import { keyOf, PURPOSE } from "../core/key.ts";
 import { checkKnown, checkNumber, checkWord, fail, show } from "../errors.ts";
 import type { Block, Model } from "../graph/model.ts";
+import { MAX_ENTRIES } from "../graph/node.ts";
 import type { Host } from "./evaluate.ts";
 
 /** Variances of the entries of a matrix with `out` rows and `in` columns. */
@@ -62,14 +63,25 @@ export function init(host: Host, model: Model, kind: InitKind, options: InitOpti
     );
   }
   const key = keyOf("init", options.seed);
+  const sds = model.blocks.map((block) => standardDeviation(model, kind, block, options.std));
   const { arena, core } = host;
+  if (replicas * model.P > MAX_ENTRIES) {
+    fail(
+      "memory",
+      "init",
+      `at most ${MAX_ENTRIES} numbers are made at a time`,
+      `${replicas} replicas of ${model.P} parameters`,
+      "Ask for fewer, with firstReplica.",
+    );
+  }
+  const out = arena.array(replicas * model.P);
   const largest = Math.max(...model.blocks.map((b) => b.size));
   const { region } = arena.reserve("init", () => ({ bytes: (largest + 8) * core.real.bytes }));
-  const out = arena.array(replicas * model.P);
   for (let r = 0; r < replicas; r++) {
     for (const [b, block] of model.blocks.entries()) {
-      const sd = standardDeviation(model, kind, block, options.std);
+      const sd = sds[b]!;
       if (sd === 0) continue;
+      const { key0, key1 } = key;
       core.exports.normalLanes(
         region.base,
         block.size,
@@ -81,8 +93,8 @@ export function init(host: Host, model: Model, kind: InitKind, options: InitOpti
         PURPOSE.init,
         0,
         0,
-        key.key0,
-        key.key1,
+        key0,
+        key1,
       );
       const drawn = arena.reals(region.base, block.size);
       for (let e = 0; e < block.size; e++) out[r * model.P + block.offset + e] = sd * drawn[e]!;

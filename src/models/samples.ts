@@ -106,7 +106,7 @@ export class Samples {
     const columns: { values: Float64Array; size: number; offset: number }[] = [];
     for (const input of model.inputs) {
       const where = `problem: data.${input.name}`;
-      const given = data[input.name];
+      const given = Object.hasOwn(data, input.name) ? data[input.name] : undefined;
       if (given === undefined)
         fail(
           "name",
@@ -185,8 +185,14 @@ export class Samples {
       );
     }
     const N = checkInteger("problem", "samples", count, 1, 2_147_483_648);
+    const key = keyOf("problem: dataSeed", dataSeed ?? "0");
     const samples = new Samples(host, model, N, null, model.loss, { map: new Map(), blocks: 0 });
-    samples.#generate(sampler, outputs, keyOf("problem: dataSeed", dataSeed ?? "0"));
+    try {
+      samples.#generate(sampler, outputs, key);
+    } catch (error) {
+      samples.dispose();
+      throw error;
+    }
     return samples;
   }
 
@@ -272,7 +278,12 @@ export class Samples {
     evaluation.run(null);
     evaluation.dispose();
     host.arena.release(region);
-    samples.#checkFinite("momentMatched");
+    try {
+      samples.#checkFinite("momentMatched");
+    } catch (error) {
+      samples.dispose();
+      throw error;
+    }
     return samples;
   }
 
@@ -281,7 +292,6 @@ export class Samples {
     for (let i = 0; i < view.length; i++) {
       if (!Number.isFinite(view[i]!)) {
         const n = Math.floor(i / this.#model.recordSize);
-        this.dispose();
         fail("nonfinite", where, "a sampler must give finite values", `${view[i]} in sample ${n}`);
       }
     }

@@ -125,7 +125,8 @@ const deep: readonly unknown[] = [
   nest(DEPTH, (x) => [x], 1),
   nest(DEPTH, (x) => ({ shape: x }), [1]),
   nest(DEPTH, (x) => ["tanh", x], "x"),
-  nest(DEPTH, (x) => ["add", x, x], 1),
+  // more nodes than a file may have: 2^18 of them
+  nest(17, (x) => ["add", x, x], 1),
   nest(DEPTH, (x) => ["scale", x, 0.5], "W"),
 ];
 const isDeep = new Set<unknown>(deep);
@@ -358,8 +359,8 @@ function examine(
   let slowest = 0;
   const start = performance.now();
   for (let i = -WARM_UP; i < count; i++) {
-    if (performance.now() - start > GIVE_UP_MS) {
-      faults.push(`given up at file ${i}: ${GIVE_UP_MS} ms are over`);
+    if (performance.now() - start > GIVE_UP_MS || faults.length >= 20) {
+      faults.push(`given up at file ${i}`);
       break;
     }
     const { file, nested } = mutate(pick(originals, next), next);
@@ -370,7 +371,7 @@ function examine(
     let ms = Number.POSITIVE_INFINITY;
     let outcome: Outcome | { fault: string } = "refused";
     // a file that is slow is slow every time; a pause of the machine is not
-    for (let again = 0; again < 5 && ms > LIMIT_MS; again++) {
+    for (let again = 0; again < 5 && ms > LIMIT_MS && typeof outcome === "string"; again++) {
       const began = performance.now();
       outcome = outcomeOf(() => attempt(file, i + WARM_UP));
       ms = Math.min(ms, performance.now() - began);
@@ -387,7 +388,7 @@ function examine(
     `${count} mutated ${what} files: ${counts.refused} refused, ${counts.computed} computed, ` +
       `${counts["too large to compute"]} too large to compute here; slowest ${slowest.toFixed(1)} ms`,
   );
-  expect(faults.slice(0, 20)).toEqual([]);
+  expect(faults).toEqual([]);
   // mutations that nothing survives, or that everything survives, would test little
   expect(counts.refused).toBeGreaterThan(count / 10);
   expect(counts.computed).toBeGreaterThan(count / 10);
