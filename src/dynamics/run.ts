@@ -8,7 +8,7 @@ import type { Host } from "../models/evaluate.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Progress, Setting } from "./options.ts";
 import { controlOf, type Measures, planRun, type RunPlan } from "./plan.ts";
-import { type ProfileLine, profileStep } from "./profile.ts";
+import { profileStep } from "./profile.ts";
 import { type Divergence, Run, type RunAverages, type SeriesData } from "./result.ts";
 
 /** How long one call into Wasm should last. */

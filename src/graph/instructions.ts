@@ -33,7 +33,7 @@ const structural = {
   decayBlock: ["theta", "decay", "elements", "ld"],
   addWork: ["dst", "q", "eta", "lanes"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
-  gatherBoth: ["dst", "rows", "data", "offset", "dim", "lanes", "ld"],
+  gatherBoth: ["dst", "copy", "data", "offset", "dim", "lanes", "ld"],
   noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
   storeSamples: ["dst", "a", "elements", "lanes", "ld", "stride", "offset"],
   treeSum: ["dst", "partial", "a", "lanes", "ld", "byReplica"],

@@ -307,7 +307,7 @@ class Lowering {
       const from = { dst, data, offset: first, dim, lanes, ld };
       const { bytes } = this.#o.real;
       const rows = group.some((n) => byRows.has(n)) ? this.#layout.take(dim * lanes) : 0;
-      if (rows !== 0) section.code.emit("gatherBoth", { ...from, rows });
+      if (rows !== 0) section.code.emit("gatherBoth", { ...from, copy: rows });
       else section.code.emit("gather", { ...from, shared: this.#o.lanes === "replicas" && shared ? 1 : 0 });
       for (const node of group) {
         const at = offsetOf(node) - first;
