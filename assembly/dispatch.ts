@@ -69,7 +69,6 @@ import {
 } from "./fused";
 import {
   gather,
-  gatherBoth,
   noise,
   storeSamples,
   treeSum,
@@ -200,190 +199,186 @@ export function execute(pc: usize, end: usize): void {
         break;
       }
       case 27: {
-        gatherBoth(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
-        break;
-      }
-      case 28: {
         noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
-      case 29: {
+      case 28: {
         storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
-      case 30: {
+      case 29: {
         treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
-      case 31: {
+      case 30: {
         closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 32: {
+      case 31: {
         record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 33: {
+      case 32: {
         recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 34: {
+      case 33: {
         addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 35: {
+      case 34: {
         copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 36: {
+      case 35: {
         addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 37: {
+      case 36: {
         addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 38: {
+      case 37: {
         addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 39: {
+      case 38: {
         addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 40: {
+      case 39: {
         addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 41: {
+      case 40: {
         subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 42: {
+      case 41: {
         subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 43: {
+      case 42: {
         subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 44: {
+      case 43: {
         subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 45: {
+      case 44: {
         subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 46: {
+      case 45: {
         mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 47: {
+      case 46: {
         mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 48: {
+      case 47: {
         mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 49: {
+      case 48: {
         mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 50: {
+      case 49: {
         mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 51: {
+      case 50: {
         scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 52: {
+      case 51: {
         scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 53: {
+      case 52: {
         scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 54: {
+      case 53: {
         scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
-      case 55: {
+      case 54: {
         add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
-      case 56: {
+      case 55: {
         addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
-      case 57: {
+      case 56: {
         sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
-      case 58: {
+      case 57: {
         subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
-      case 59: {
+      case 58: {
         mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
-      case 60: {
+      case 59: {
         mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
-      case 61: {
+      case 60: {
         div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
-      case 62: {
+      case 61: {
         divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
-      case 63: {
+      case 62: {
         tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 64: {
+      case 63: {
         sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 65: {
+      case 64: {
         softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 66: {
+      case 65: {
         exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 67: {
+      case 66: {
         log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 68: {
+      case 67: {
         sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 69: {
+      case 68: {
         square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 70: {
+      case 69: {
         relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 71: {
+      case 70: {
         abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 72: {
+      case 71: {
         step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
-      case 73: {
+      case 72: {
         sign(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }

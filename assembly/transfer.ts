@@ -103,58 +103,6 @@ export function gather(dst: usize, data: usize, offset: i32, dim: i32, lanes: i3
 }
 
 /**
- * As `gather` for samples in the lanes, and a sample-major copy beside it: rows[lane][e] =
- * record(lane)[offset + e]. Gradients of dense layers read their inputs that way.
- */
-export function gatherBoth(dst: usize, rows: usize, data: usize, offset: i32, dim: i32, lanes: i32, ld: i32): void {
-  if (sizeof<real>() != 8) {
-    gather(dst, data, offset, dim, lanes, ld, 0);
-    for (let l = 0; l < lanes; l++) {
-      memory.copy(rows, data + bytes(offset) + (load<u32>(drawAddr + ((l as usize) << 2)) as usize), bytes(dim));
-      rows += bytes(dim);
-    }
-    return;
-  }
-  const base = data + bytes(offset);
-  const row = bytes(ld);
-  const width = bytes(dim);
-  let draw = drawAddr;
-  let l = 0;
-  for (; l < lanes; l += 2) {
-    // a last sample without a partner is its own: the pad lane repeats it
-    let a = base + (load<u32>(draw) as usize);
-    const alone = l + 1 == lanes;
-    let b = alone ? a : base + (load<u32>(draw, 4) as usize);
-    draw += 8;
-    let out = dst + bytes(l);
-    let r = rows;
-    const s = alone ? 0 : width;
-    let e = dim;
-    for (; e >= 2; e -= 2) {
-      const u = v128.load(a);
-      const v = v128.load(b);
-      v128.store(r, u);
-      v128.store(r + s, v);
-      v128.store(out, v128.shuffle<i64>(u, v, 0, 2));
-      v128.store(out + row, v128.shuffle<i64>(u, v, 1, 3));
-      out += 2 * row;
-      r += 16;
-      a += 16;
-      b += 16;
-    }
-    if (e > 0) {
-      const x = load<real>(a);
-      const y = load<real>(b);
-      store<real>(r, x);
-      store<real>(r + s, y);
-      store<real>(out, x);
-      store<real>(out + sizeof<real>(), y);
-    }
-    rows += 2 * width;
-  }
-}
-
-/**
  * A random leaf of fresh samples: kind 0 normal, 1 uniform, 2 sign, 3 index below `below`.
  * Sample s of the batch takes blocks s * perSample + block and following of this step; lanes are
  * samples, or replicas (`byReplica`) which share the sample number and differ in the replica word.

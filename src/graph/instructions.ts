@@ -33,7 +33,6 @@ const structural = {
   decayBlock: ["theta", "decay", "elements", "ld"],
   addWork: ["dst", "q", "eta", "lanes"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
-  gatherBoth: ["dst", "copy", "data", "offset", "dim", "lanes", "ld"],
   noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
   storeSamples: ["dst", "a", "elements", "lanes", "ld", "stride", "offset"],
   treeSum: ["dst", "partial", "a", "lanes", "ld", "byReplica"],
@@ -71,7 +70,6 @@ export const homes: Record<string, readonly string[]> = {
   ],
   transfer: [
     "gather",
-    "gatherBoth",
     "noise",
     "storeSamples",
     "treeSum",

@@ -140,7 +140,7 @@ export class Layout {
 
   /** [lanes][outer][inner] copy of a view, shared by all who need the same one in this section. */
   sampleMajor(view: View, outer: number, inner: number, section: Section): SampleMajor {
-    const key = sampleMajorKey(view, outer, inner);
+    const key = `${view.address}|${outer}|${inner}|${view.rowStride}|${view.colStride}`;
     const known = section.sampleMajor.get(key);
     if (known !== undefined) return known;
     const a = view.laned ? view.address : this.spread(view.address, outer * inner, section);
@@ -159,11 +159,6 @@ export class Layout {
     section.sampleMajor.set(key, copy);
     return copy;
   }
-}
-
-/** Names a sample-major copy; one row (outer = 1) has no row stride. */
-export function sampleMajorKey(view: View, outer: number, inner: number): string {
-  return `${view.address}|${outer}|${inner}|${outer === 1 ? 0 : view.rowStride}|${view.colStride}`;
 }
 
 export function asMatrix(shape: readonly number[]): [number, number] {

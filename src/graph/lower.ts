@@ -2,15 +2,7 @@ import { internal } from "../errors.ts";
 import { emitOp } from "./emit.ts";
 import { countUses, isFusedProduct, type Pair, pairUp, type Uses, viewed } from "./fuse.ts";
 import { Code } from "./instructions.ts";
-import {
-  type Lanes,
-  Layout,
-  type Planner,
-  paddedLanes,
-  type Real,
-  type Section,
-  sampleMajorKey,
-} from "./layout.ts";
+import { type Lanes, Layout, type Planner, paddedLanes, type Real, type Section } from "./layout.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
 import { emitProduct, operands, sumOfProducts } from "./product.ts";
 
@@ -287,11 +279,6 @@ class Lowering {
     const inputs = order.filter((n) => n.op === "input" && this.#uses.isUsed(n));
     inputs.sort((a, b) => offsetOf(a) - offsetOf(b));
     const { ld, lanes } = section;
-    // gradients of dense layers want their inputs sample by sample as well
-    const dense = (n: Node) => n.op === "batch_sum" && n.args[0]!.op === "outer";
-    const byRows = new Set(
-      this.#o.lanes === "samples" ? order.filter(dense).map((n) => n.args[0]!.args[1]!) : [],
-    );
     for (let i = 0; i < inputs.length; ) {
       const first = offsetOf(inputs[i]!);
       let end = first;
@@ -304,18 +291,11 @@ class Lowering {
       const dim = end - first;
       const dst = this.#layout.take(dim * ld);
       if (data === null) return internal("lower", "a data set was expected");
-      const from = { dst, data, offset: first, dim, lanes, ld };
-      const { bytes } = this.#o.real;
-      const rows = group.some((n) => byRows.has(n)) ? this.#layout.take(dim * lanes) : 0;
-      if (rows !== 0) section.code.emit("gatherBoth", { ...from, copy: rows });
-      else section.code.emit("gather", { ...from, shared: this.#o.lanes === "replicas" && shared ? 1 : 0 });
+      const share = this.#o.lanes === "replicas" && shared ? 1 : 0;
+      section.code.emit("gather", { dst, data, offset: first, dim, lanes, ld, shared: share });
       for (const node of group) {
-        const at = offsetOf(node) - first;
-        const place = { address: dst + at * ld * bytes, laned: this.#layout.isLaned(node) };
-        section.places.set(node, place);
-        if (!byRows.has(node)) continue;
-        const key = sampleMajorKey({ ...place, rowStride: 0, colStride: 1 }, 1, sizeOf(node.shape));
-        section.sampleMajor.set(key, { address: rows + at * bytes, stride: dim });
+        const address = dst + (offsetOf(node) - first) * ld * this.#o.real.bytes;
+        section.places.set(node, { address, laned: this.#layout.isLaned(node) });
       }
     }
   }
