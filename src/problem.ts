@@ -233,6 +233,7 @@ export class Problem {
   async simulate(options: SimulateOptions<Generator, Node>): Promise<Run> {
     this.#alive("simulate");
     const setting = readOptions(this.model, this.N, this.#host.core.real.bytes, options);
+    checkRange(setting.scheme.name, setting.theta, this.#host.core.dtype);
     const measures = this.#measures(options);
     const control: { signal?: AbortSignal | undefined; onProgress?: ((p: Progress) => void) | undefined } = {
       signal: options.signal,
@@ -454,7 +455,9 @@ export class Problem {
 
   #checked(where: string, theta: ThetaLike): Float64Array {
     this.#alive(where);
-    return readTheta(where, this.model, theta);
+    const flat = readTheta(where, this.model, theta);
+    checkRange(where, flat, this.#host.core.dtype);
+    return flat;
   }
 
   #real(flat: Float64Array): RealArray {
@@ -470,6 +473,14 @@ export class Problem {
         hint: "Make a new one with engine.problem.",
       });
   }
+}
+
+/** In f32, values beyond 3.4e38 would become infinite without a word. */
+function checkRange(where: string, theta: Float64Array, dtype: string): void {
+  if (dtype === "f64") return;
+  const at = theta.findIndex((x) => !Number.isFinite(Math.fround(x)));
+  if (at >= 0)
+    fail("nonfinite", `${where}: theta`, "values must be finite in f32", `${theta[at]} at position ${at}`);
 }
 
 function generatorIn(where: string, A: unknown): Generator {

@@ -992,3 +992,71 @@ describe("the helpers that word messages", () => {
     );
   });
 });
+
+describe("refusals found by review", () => {
+  test("f32 refuses data and theta that only f64 can hold", async () => {
+    const engine = await createEngine({ dtype: "f32" });
+    const line = model({
+      params: { w: [1] },
+      inputs: { x: [1], y: [1] },
+      loss: ({ w, x, y }) => ops.sqnorm(ops.sub(ops.mul(w, x), y)),
+    });
+    expect(() => engine.problem(line, { x: [1e300], y: [1] })).toThrow(
+      "problem: data: values must be finite in f32, got Infinity in sample 0.",
+    );
+    expect(engine.bytesInUse).toBe(0);
+    const problem = engine.problem(line, { x: [1], y: [1] });
+    expect(() => problem.loss([1e300])).toThrow(
+      "loss: theta: values must be finite in f32, got 1e+300 at position 0.",
+    );
+    await expect(problem.simulate({ scheme: "gd", theta: [1e300], eta: 0.1, steps: 1 })).rejects.toThrow(
+      "gd: theta: values must be finite in f32",
+    );
+    engine.dispose();
+  });
+
+  test("generators refuse a block twice, names that are none, and nothing at all", () => {
+    expect(() => symmetry.rescaling("U", "U")).toThrow(
+      'rescaling: each block takes part once, got "U" twice.',
+    );
+    expect(() => symmetry.doubleRotation("W", "W", [[1]])).toThrow(
+      "doubleRotation: each block takes part once",
+    );
+    expect(() => symmetry.rescaling(Symbol("U") as never, "W")).toThrow("rescaling: a name is a letter");
+    expect(() => symmetry.generator({ dense: null })).toThrow(NoetherflowError);
+  });
+
+  test("a builder refuses an argument too many", () => {
+    const surplus = (loss: never) => () => model({ params: { a: [1] }, inputs: { b: [1] }, loss });
+    const sqnorm = ops.sqnorm as (...args: unknown[]) => never;
+    expect(surplus((({ a, b }: Record<string, never>) => sqnorm(a, b)) as never)).toThrow(
+      "ops.sqnorm: sqnorm takes 1 argument, got 2.",
+    );
+  });
+
+  test("what an abort leaves behind says so", async () => {
+    const engine = await createEngine();
+    const line = model({
+      params: { w: [1] },
+      inputs: { x: [1] },
+      loss: ({ w, x }) => ops.sqnorm(ops.sub(w, x)),
+    });
+    const problem = engine.problem(line, { x: [1, 2] });
+    const abort = new AbortController();
+    const run = problem.simulate({
+      scheme: "sgd",
+      batchSize: 1,
+      theta: [0],
+      eta: 0.01,
+      steps: 1e9,
+      signal: abort.signal,
+      onProgress: () => abort.abort(),
+    });
+    const error = await run.then(
+      () => undefined,
+      (e: unknown) => e as { recorded: { status: string } },
+    );
+    expect(error?.recorded.status).toBe("aborted");
+    engine.dispose();
+  });
+});

@@ -163,11 +163,11 @@ export function readOptions(
   const scheme = schemes.get(checkWord("simulate", "scheme", options.scheme, [...schemes.keys()]))!;
   const where = scheme.name;
   const steps = checkInteger(where, "steps", options.steps, 0, MAX_STEPS);
-  const replicas = checkInteger(where, "replicas", options.replicas ?? 1, 1, 1_000_000_000);
+  const replicas = checkInteger(where, "replicas", orDefault(options.replicas, 1), 1, 1_000_000_000);
   const firstReplica = checkInteger(
     where,
     "firstReplica",
-    options.firstReplica ?? 0,
+    orDefault(options.firstReplica, 0),
     0,
     MAX_STEPS - replicas,
   );
@@ -184,7 +184,7 @@ export function readOptions(
   }
   const { sampling, S } = readBatch(scheme, N, options);
   const eta = perReplica(where, "eta", options.eta, replicas, 0);
-  const weightDecay = perReplica(where, "weightDecay", options.weightDecay ?? 0, replicas, 0);
+  const weightDecay = perReplica(where, "weightDecay", orDefault(options.weightDecay, 0), replicas, 0);
   const record = options.record;
   if (record !== undefined) {
     checkObject("record", "{ every, ... }", record);
@@ -219,7 +219,7 @@ export function readOptions(
       );
     }
   }
-  const lowering = options.lowering ?? {};
+  const lowering = orDefault(options.lowering, {});
   checkObject("lowering", "{ lanes?, block?, group?, fuse?, chunk? }", lowering);
   checkFlag("lowering", "fuse", lowering.fuse);
   checkKnown("lowering", lowering, ["lanes", "block", "group", "fuse", "chunk"]);
@@ -228,7 +228,7 @@ export function readOptions(
   for (const key of ["block", "group", "chunk"] as const) {
     if (lowering[key] !== undefined) checkInteger("lowering", key, lowering[key], 1, MAX_STEPS);
   }
-  const seed = options.seed ?? "0";
+  const seed = orDefault(options.seed, "0");
   if (typeof seed !== "string" && !(typeof seed === "number" && Number.isFinite(seed))) {
     fail("range", where, "seed must be a string or a finite number", show(seed));
   }
@@ -251,7 +251,11 @@ export function readOptions(
     theta: readThetas(where, model, options.theta, replicas),
     batches: readBatches(where, options.batches, scheme, sampling, steps, S, N, record?.loss),
     every: record === undefined ? 0 : checkInteger("record", "every", record.every, 1, MAX_STEPS),
-    onDiverge: checkWord(where, "onDiverge", options.onDiverge ?? "stop", ["stop", "stopReplica", "throw"]),
+    onDiverge: checkWord(where, "onDiverge", orDefault(options.onDiverge, "stop"), [
+      "stop",
+      "stopReplica",
+      "throw",
+    ]),
     lowering,
     profile: checkFlag(where, "profile", options.profile),
   };
@@ -283,7 +287,7 @@ function readBatch(
     return { sampling: null, S: N };
   }
   const fitting: Sampling[] = N === Infinity ? ["online"] : ["iid", "without"];
-  const sampling = checkWord(where, "sampling", options.sampling ?? fitting[0], scheme.samplings);
+  const sampling = checkWord(where, "sampling", orDefault(options.sampling, fitting[0]), scheme.samplings);
   if (!fitting.includes(sampling)) {
     fail(
       "unsupported",
@@ -344,6 +348,11 @@ function readBatches(
   for (const [i, n] of values.entries())
     out[i] = checkInteger(`${where}: batches`, `entry ${i}`, n, 0, N - 1, "N - 1");
   return out;
+}
+
+/** Absent is undefined: a null, as a NaN becomes in JSON, is a value and is refused where it is checked. */
+function orDefault<T>(value: T | undefined, standard: T): T {
+  return value === undefined ? standard : value;
 }
 
 /** One finite number of at least `min` per replica. */

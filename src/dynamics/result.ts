@@ -64,7 +64,11 @@ export class Run {
   readonly P: number;
   /** Steps done. */
   readonly steps: number;
-  readonly status: "done" | "diverged";
+  /**
+   * "done"; "diverged" when some theta stopped being finite (a loss alone may be NaN: its series
+   * shows it); "aborted" for what an abort leaves behind.
+   */
+  readonly status: "done" | "diverged" | "aborted";
   readonly diverged: readonly Divergence[];
   readonly series: RunSeries;
   /** Averages over time, when asked for with record.average. */

@@ -437,7 +437,7 @@ class Execution {
       replicas,
       P,
       steps: this.#step,
-      status: this.#diverged.length > 0 ? "diverged" : "done",
+      status: this.#diverged.length > 0 ? "diverged" : ended ? "done" : "aborted",
       diverged: this.#diverged,
       series: { k, t, ...(loss === undefined ? {} : { loss }), ...groups },
       averages: this.#averages(),

@@ -498,12 +498,12 @@ function nodes(op: string, operands: readonly Operand[]): Node[] {
 
 const unaryBuilder =
   (op: string) =>
-  (x: Node): Node =>
-    apply(op, nodes(op, [x]), {}, `ops.${op}`);
+  (x: Node, ...surplus: never[]): Node =>
+    apply(op, nodes(op, [x, ...surplus]), {}, `ops.${op}`);
 const binaryBuilder =
   (op: string) =>
-  (a: Operand, b: Operand): Node =>
-    apply(op, nodes(op, [a, b]), {}, `ops.${op}`);
+  (a: Operand, b: Operand, ...surplus: never[]): Node =>
+    apply(op, nodes(op, [a, b, ...surplus]), {}, `ops.${op}`);
 
 /** Matrix product by numpy's rules for ranks 1 and 2. */
 export const matmul = binaryBuilder("matmul");

@@ -143,6 +143,12 @@ export class Samples {
         for (let e = 0; e < size; e++) view[n * model.recordSize + offset + e] = values[n * size + e]!;
       }
     }
+    try {
+      samples.#checkFinite("problem: data", `values must be finite in ${host.core.dtype}`);
+    } catch (error) {
+      samples.dispose();
+      throw error;
+    }
     return samples;
   }
 
@@ -287,12 +293,12 @@ export class Samples {
     return samples;
   }
 
-  #checkFinite(where: string): void {
+  #checkFinite(where: string, expected = "a sampler must give finite values"): void {
     const view = this.#host.arena.reals(this.#data, this.N * this.#model.recordSize);
     for (let i = 0; i < view.length; i++) {
       if (!Number.isFinite(view[i]!)) {
         const n = Math.floor(i / this.#model.recordSize);
-        fail("nonfinite", where, "a sampler must give finite values", `${view[i]} in sample ${n}`);
+        fail("nonfinite", where, expected, `${view[i]} in sample ${n}`);
       }
     }
   }

@@ -102,7 +102,7 @@ export function generator(json: unknown): Generator {
   const size =
     Array.isArray(given) && Array.isArray(given[0])
       ? given.length
-      : squareRoot((given as ArrayLike<number>).length ?? 0);
+      : squareRoot((given as ArrayLike<number> | null)?.length ?? 0);
   const matrix = readMatrix("generator.dense", given, size);
   return new Generator(name, null, matrix.values, center);
 }
@@ -147,8 +147,17 @@ function readMatrix(where: string, value: unknown, size: number | null): Matrix 
   return { size: n, values };
 }
 
+/** Names of blocks that take part, each once. */
+function checkNames(where: string, names: readonly unknown[]): void {
+  for (const [i, name] of names.entries()) {
+    checkName(where, name);
+    if (names.indexOf(name) !== i) fail("name", where, "each block takes part once", `${show(name)} twice`);
+  }
+}
+
 /** All parameters of the named blocks scaled together: A = I there. Class 2: norms under normalisation. */
 export function scaling(...names: string[]): Generator {
+  checkNames("scaling", names);
   if (names.length === 0) fail("name", "scaling", "expected the names of the blocks that scale", "none");
   return new Generator(
     `scaling of ${names.join(", ")}`,
@@ -160,6 +169,7 @@ export function scaling(...names: string[]): Generator {
 
 /** Two blocks against each other: up -> e^lambda up, down -> e^-lambda down. C = (|up|^2 - |down|^2) / 2. */
 export function rescaling(up: string, down: string): Generator {
+  checkNames("rescaling", [up, down]);
   return new Generator(
     `rescaling ${up}, ${down}`,
     new Map<string, BlockAction>([
@@ -176,6 +186,7 @@ export function rescaling(up: string, down: string): Generator {
  * The first-named block carries +. C = Tr[B (U^T U - W W^T)] / 2.
  */
 export function doubleRotation(U: string, W: string, B: unknown): Generator {
+  checkNames("doubleRotation", [U, W]);
   const right = readMatrix("doubleRotation", B, null);
   const left = { size: right.size, values: right.values.map((x) => -x) };
   return new Generator(

@@ -84,7 +84,7 @@ describe("an abort", () => {
     expect(calls).toBe(3);
     expect(engine.bytesInUse).toBe(before);
     const recorded = (error as { recorded?: Run }).recorded!;
-    expect(recorded.status).toBe("done");
+    expect(recorded.status).toBe("aborted");
     expect(recorded.steps).toBeGreaterThan(0);
     expect(recorded.steps).toBeLessThan(2_000_000);
     expect(recorded.series.k).toHaveLength(Math.floor(recorded.steps / 50) + 1);
