@@ -119,7 +119,8 @@ class Execution {
 
   #writeStates(): void {
     const { arena } = this.#host;
-    const { plan, setting } = { plan: this.#plan, setting: this.#setting };
+    const plan = this.#plan;
+    const setting = this.#setting;
     const { groups, groupLanes } = plan.choice;
     for (let slot = 0; slot < groups * plan.ld; slot++) {
       const group = Math.floor(slot / plan.ld);
@@ -155,7 +156,7 @@ class Execution {
     signal?: AbortSignal | undefined;
     onProgress?: ((p: Progress) => void) | undefined;
   }): Promise<Run> {
-    const { setting } = { setting: this.#setting };
+    const setting = this.#setting;
     const began = performance.now();
     let size = setting.lowering.chunk ?? 16;
     let probeNow = setting.every !== 0;
@@ -354,7 +355,9 @@ class Execution {
   /** Keeps the last finite theta of lost replicas and lets their lanes stand still at the start. */
   #freeze(lost: readonly number[]): void {
     const { arena } = this.#host;
-    const { plan, model, setting } = { plan: this.#plan, model: this.#model, setting: this.#setting };
+    const plan = this.#plan;
+    const model = this.#model;
+    const setting = this.#setting;
     for (const r of lost) {
       const { shift, lane } = this.#locate(r);
       const kept = arena.array(model.P);
@@ -376,7 +379,8 @@ class Execution {
   /** Moves records from the trace into the series; what a lost replica would show is NaN. */
   #drain(records: number, justLost: readonly number[] = []): void {
     if (this.#setting.every === 0 || records === 0) return;
-    const { plan, setting } = { plan: this.#plan, setting: this.#setting };
+    const plan = this.#plan;
+    const setting = this.#setting;
     const { groupLanes } = plan.choice;
     const { replicas, every } = setting;
     const perGroup = (plan.recordBytes / 8) * plan.traceRecords;
@@ -403,7 +407,9 @@ class Execution {
   }
 
   #result(ended: boolean): Run {
-    const { plan, setting, model } = { plan: this.#plan, setting: this.#setting, model: this.#model };
+    const plan = this.#plan;
+    const setting = this.#setting;
+    const model = this.#model;
     const { replicas } = setting;
     const { P } = model;
     const theta = this.#host.arena.array(replicas * P);
@@ -461,7 +467,8 @@ class Execution {
 
   /** Running sums over the number of steps they hold. */
   #averages(): RunAverages | null {
-    const { plan, setting } = { plan: this.#plan, setting: this.#setting };
+    const plan = this.#plan;
+    const setting = this.#setting;
     if (plan.average === null) return null;
     const { from, every } = plan.average;
     const count = Math.max(0, Math.floor(this.#step / every) - Math.ceil(Math.max(from, 1) / every) + 1);

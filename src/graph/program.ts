@@ -72,10 +72,6 @@ export function writeRun(
   writeFields(arena, address, runFields, values);
 }
 
-export function readRun(arena: Arena, address: number, field: (typeof runFields)[number]): number {
-  return arena.words(address + 4 * runFields.indexOf(field), 1)[0]!;
-}
-
 export function setRun(
   arena: Arena,
   address: number,
