@@ -11,6 +11,7 @@ import {
 } from "./matrix";
 import {
   sumAxis,
+  sumAxisMul,
   sumAll,
   sumSquares,
   batchSum,
@@ -46,6 +47,8 @@ import {
   sign,
 } from "./pointwise";
 import {
+  updateAdd,
+  updateSub,
   updateMul,
   addAdd,
   addSub,
@@ -69,6 +72,7 @@ import {
 } from "./fused";
 import {
   gather,
+  gatherRows,
   noise,
   storeSamples,
   treeSum,
@@ -119,266 +123,282 @@ export function execute(pc: usize, end: usize): void {
         break;
       }
       case 7: {
-        sumAll(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        sumAxisMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 8: {
-        sumSquares(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        sumAll(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 9: {
-        batchSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        sumSquares(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 10: {
-        batchSumLaned(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        batchSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 11: {
-        softmax(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        batchSumLaned(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 12: {
-        logsumexp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        softmax(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 13: {
-        scale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
+        logsumexp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 14: {
-        fill(load<u32>(pc, 4), load<u32>(pc, 8), load<f64>(pc, 56));
+        scale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 15: {
-        copyStrided(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        fill(load<u32>(pc, 4), load<u32>(pc, 8), load<f64>(pc, 56));
         break;
       }
       case 16: {
-        spreadLanes(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        copyStrided(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 17: {
-        matmulStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
+        spreadLanes(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 18: {
-        addNumber(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
+        matmulStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
       case 19: {
-        numberSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
+        addNumber(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 20: {
-        numberDiv(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
+        numberSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 21: {
-        update(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
+        numberDiv(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<f64>(pc, 56));
         break;
       }
       case 22: {
-        updateAlike(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        update(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 23: {
-        updateMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        updateAlike(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 24: {
-        decayBlock(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        updateAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 25: {
-        addWork(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        updateSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 26: {
-        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        updateMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 27: {
-        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
+        decayBlock(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 28: {
-        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        addWork(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 29: {
-        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
+        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 30: {
-        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        gatherRows(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 31: {
-        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
       case 32: {
-        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 33: {
-        addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 34: {
-        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 35: {
-        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 36: {
-        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 37: {
-        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 38: {
-        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 39: {
-        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 40: {
-        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 41: {
-        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 42: {
-        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 43: {
-        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 44: {
-        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 45: {
-        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 46: {
-        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 47: {
-        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 48: {
-        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 49: {
-        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 50: {
-        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 51: {
-        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 52: {
-        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 53: {
-        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 54: {
-        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 55: {
-        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 56: {
-        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 57: {
-        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 58: {
-        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 59: {
-        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 60: {
-        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 61: {
-        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 62: {
-        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 63: {
-        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 64: {
-        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 65: {
-        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 66: {
-        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 67: {
-        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 68: {
-        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 69: {
-        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 70: {
-        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 71: {
-        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 72: {
+        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 73: {
+        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 74: {
+        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 75: {
+        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 76: {
         sign(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }

@@ -116,21 +116,33 @@ export function scaleFrom(dst: usize, a: usize, b: usize, c: usize, n: i32, imm:
 }
 
 /**
- * One step of a parameter block whose gradient is an elementwise product of values that lie like it:
- * theta -= eta * (a * b), one eta for all.
+ * One step of a parameter block whose gradient is an elementwise op of values that lie like it, one eta
+ * for all: theta -= eta * (a op b), n values and not one more (what lies behind theta must stay finite).
  */
-export function updateMul(theta: usize, a: usize, b: usize, eta: usize, n: i32): void {
+// @ts-ignore: decorator
+@inline
+function step(op: i32, theta: usize, a: usize, b: usize, eta: usize, n: i32): void {
   const rate = splatAt(eta);
-  const size = bytes(n);
+  const whole = bytes(n) & ~15;
   let at: usize = 0;
-  for (; at + 16 < size; at += 32) {
-    const g0 = v128.mul<real>(rate, v128.mul<real>(v128.load(a + at), v128.load(b + at)));
-    const g1 = v128.mul<real>(rate, v128.mul<real>(v128.load(a + at, 16), v128.load(b + at, 16)));
-    v128.store(theta + at, v128.sub<real>(v128.load(theta + at), g0));
-    v128.store(theta + at, v128.sub<real>(v128.load(theta + at, 16), g1), 16);
+  for (; at < whole; at += 16) {
+    const g = first(op, a, b, at, rate);
+    v128.store(theta + at, v128.sub<real>(v128.load(theta + at), v128.mul<real>(rate, g)));
   }
-  if (at < size) {
-    const g = v128.mul<real>(rate, v128.mul<real>(v128.load(a + at), v128.load(b + at)));
-    v128.store(theta + at, v128.sub<real>(v128.load(theta + at), g));
+  for (const end = bytes(n); at < end; at += sizeof<real>()) {
+    const x = load<real>(a + at);
+    const y = load<real>(b + at);
+    const g: real = op == ADD ? x + y : op == SUB ? x - y : x * y;
+    store<real>(theta + at, load<real>(theta + at) - load<real>(eta) * g);
   }
+}
+
+export function updateAdd(theta: usize, a: usize, b: usize, eta: usize, n: i32): void {
+  step(ADD, theta, a, b, eta, n);
+}
+export function updateSub(theta: usize, a: usize, b: usize, eta: usize, n: i32): void {
+  step(SUB, theta, a, b, eta, n);
+}
+export function updateMul(theta: usize, a: usize, b: usize, eta: usize, n: i32): void {
+  step(MUL, theta, a, b, eta, n);
 }

@@ -72,37 +72,45 @@ function uniformRows(
   brs: i32,
   bcs: i32,
 ): void {
-  const nextA: usize = acs ? sizeof<real>() : 0;
-  const nextB: usize = bcs ? sizeof<real>() : 0;
-  const wideA: usize = acs ? 16 : 0;
-  const wideB: usize = bcs ? 16 : 0;
-  for (let i = 0; i < rows; i++) {
-    let pa = a + bytes(i * ars);
-    let pb = b + bytes(i * brs);
-    let j = cols;
-    if (acs && bcs) {
-      for (; j >= LANES; j -= LANES) {
-        v128.store(dst, binary(op, v128.load(pa), v128.load(pb)));
-        dst += 16;
-        pa += 16;
-        pb += 16;
-      }
-    } else {
-      const x = splatAt(pa);
-      const y = splatAt(pb);
-      for (; j >= LANES; j -= LANES) {
-        v128.store(dst, binary(op, acs ? v128.load(pa) : x, bcs ? v128.load(pb) : y));
-        dst += 16;
-        pa += wideA;
-        pb += wideB;
-      }
+  if (acs) {
+    if (bcs) uniformRowsOf(op, true, true, dst, a, b, rows, cols, bytes(ars), bytes(brs));
+    else uniformRowsOf(op, true, false, dst, a, b, rows, cols, bytes(ars), bytes(brs));
+  } else if (bcs) {
+    uniformRowsOf(op, false, true, dst, a, b, rows, cols, bytes(ars), bytes(brs));
+  } else {
+    uniformRowsOf(op, false, false, dst, a, b, rows, cols, bytes(ars), bytes(brs));
+  }
+}
+
+/** runA, runB: whether the operand runs along the row; known when this is compiled. */
+// @ts-ignore: decorator
+@inline
+function uniformRowsOf(
+  op: i32,
+  runA: bool,
+  runB: bool,
+  dst: usize,
+  a: usize,
+  b: usize,
+  rows: i32,
+  cols: i32,
+  stepA: usize,
+  stepB: usize,
+): void {
+  const wide = bytes(cols) & ~15;
+  for (; rows > 0; --rows) {
+    const x = splatAt(a);
+    const y = splatAt(b);
+    let q: usize = 0;
+    for (; q < wide; q += 16) {
+      v128.store(dst + q, binary(op, runA ? v128.load(a + q) : x, runB ? v128.load(b + q) : y));
     }
-    for (; j > 0; j--) {
-      store<real>(dst, binaryScalar(op, load<real>(pa), load<real>(pb)));
-      dst += sizeof<real>();
-      pa += nextA;
-      pb += nextB;
+    for (const end = bytes(cols); q < end; q += sizeof<real>()) {
+      store<real>(dst + q, binaryScalar(op, load<real>(runA ? a + q : a), load<real>(runB ? b + q : b)));
     }
+    dst += bytes(cols);
+    a += stepA;
+    b += stepB;
   }
 }
 

@@ -53,6 +53,68 @@ export function sumAxis(dst: usize, a: usize, outer: i32, count: i32, inner: i32
   }
 }
 
+/**
+ * dst[o*inner + i] = sum_r (a * b)[(o*count + r)*inner + i]: the bits of mul followed by sumAxis. a and b
+ * may be the same.
+ */
+export function sumAxisMul(dst: usize, a: usize, b: usize, outer: i32, count: i32, inner: i32): void {
+  if (inner == 1) {
+    dotRows(dst, a, b, outer, count);
+    return;
+  }
+  const step = bytes(inner);
+  const span = step * count;
+  for (; outer > 0; --outer) {
+    let q: usize = 0;
+    for (const wide = step & ~15; q < wide; q += 16) {
+      let sum = v128.splat<real>(0);
+      for (let at = q; at < span; at += step) {
+        sum = v128.add<real>(sum, v128.mul<real>(v128.load(a + at), v128.load(b + at)));
+      }
+      v128.store(dst + q, sum);
+    }
+    for (; q < step; q += sizeof<real>()) {
+      let sum: real = 0;
+      for (let at = q; at < span; at += step) sum += load<real>(a + at) * load<real>(b + at);
+      store<real>(dst + q, sum);
+    }
+    dst += step;
+    a += span;
+    b += span;
+  }
+}
+
+/** dst[o] = sum_r a[o*count + r] * b[o*count + r]: scalar chains, four rows at once. */
+function dotRows(dst: usize, a: usize, b: usize, rows: i32, count: i32): void {
+  const span = bytes(count);
+  for (; rows >= 4; rows -= 4) {
+    let s0: real = 0, s1: real = 0, s2: real = 0, s3: real = 0;
+    const a1 = a + span, a2 = a1 + span, a3 = a2 + span;
+    const b1 = b + span, b2 = b1 + span, b3 = b2 + span;
+    for (let q: usize = 0; q < span; q += sizeof<real>()) {
+      s0 += load<real>(a + q) * load<real>(b + q);
+      s1 += load<real>(a1 + q) * load<real>(b1 + q);
+      s2 += load<real>(a2 + q) * load<real>(b2 + q);
+      s3 += load<real>(a3 + q) * load<real>(b3 + q);
+    }
+    store<real>(dst, s0);
+    store<real>(dst, s1, sizeof<real>());
+    store<real>(dst, s2, 2 * sizeof<real>());
+    store<real>(dst, s3, 3 * sizeof<real>());
+    a = a3 + span;
+    b = b3 + span;
+    dst += bytes(4);
+  }
+  for (; rows > 0; --rows) {
+    let sum: real = 0;
+    for (let q: usize = 0; q < span; q += sizeof<real>()) sum += load<real>(a + q) * load<real>(b + q);
+    store<real>(dst, sum);
+    a += span;
+    b += span;
+    dst += sizeof<real>();
+  }
+}
+
 /** Four registers of columns: four independent chains. */
 function sumColumns4(dst: usize, a: usize, count: i32, step: usize): void {
   let s0 = v128.splat<real>(0);
@@ -74,34 +136,50 @@ function sumColumns4(dst: usize, a: usize, count: i32, step: usize): void {
 
 /**
  * dst[o] = start + a[o*step] + ... for count packed values, step in bytes; start is dst[o] if carried, else +0.
- * Scalar chains, four rows at once because a chain waits for itself.
+ * Scalar chains, eight rows at once because a chain waits for itself.
  */
 function sumRows(dst: usize, a: usize, rows: i32, count: i32, step: usize, carried: bool): void {
-  for (; rows >= 4; rows -= 4) {
+  for (; rows >= 8; rows -= 8) {
     let s0: real = 0, s1: real = 0, s2: real = 0, s3: real = 0;
+    let s4: real = 0, s5: real = 0, s6: real = 0, s7: real = 0;
     if (carried) {
       s0 = load<real>(dst);
       s1 = load<real>(dst, sizeof<real>());
       s2 = load<real>(dst, 2 * sizeof<real>());
       s3 = load<real>(dst, 3 * sizeof<real>());
+      s4 = load<real>(dst, 4 * sizeof<real>());
+      s5 = load<real>(dst, 5 * sizeof<real>());
+      s6 = load<real>(dst, 6 * sizeof<real>());
+      s7 = load<real>(dst, 7 * sizeof<real>());
     }
-    let a0 = a, a1 = a0 + step, a2 = a1 + step, a3 = a2 + step;
-    for (let r = count; r > 0; --r) {
+    let a0 = a, a1 = a0 + step, a2 = a1 + step, a3 = a2 + step, a4 = a3 + step, a5 = a4 + step, a6 = a5 + step, a7 = a6 + step;
+    for (let end = a + bytes(count); a0 < end; a0 += sizeof<real>()) {
       s0 += load<real>(a0);
       s1 += load<real>(a1);
-      s2 += load<real>(a2);
-      s3 += load<real>(a3);
-      a0 += sizeof<real>();
       a1 += sizeof<real>();
+      s2 += load<real>(a2);
       a2 += sizeof<real>();
+      s3 += load<real>(a3);
       a3 += sizeof<real>();
+      s4 += load<real>(a4);
+      a4 += sizeof<real>();
+      s5 += load<real>(a5);
+      a5 += sizeof<real>();
+      s6 += load<real>(a6);
+      a6 += sizeof<real>();
+      s7 += load<real>(a7);
+      a7 += sizeof<real>();
     }
     store<real>(dst, s0);
     store<real>(dst, s1, sizeof<real>());
     store<real>(dst, s2, 2 * sizeof<real>());
     store<real>(dst, s3, 3 * sizeof<real>());
-    a += 4 * step;
-    dst += bytes(4);
+    store<real>(dst, s4, 4 * sizeof<real>());
+    store<real>(dst, s5, 5 * sizeof<real>());
+    store<real>(dst, s6, 6 * sizeof<real>());
+    store<real>(dst, s7, 7 * sizeof<real>());
+    a += 8 * step;
+    dst += bytes(8);
   }
   for (; rows > 0; --rows) {
     let sum: real = carried ? load<real>(dst) : 0;

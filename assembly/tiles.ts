@@ -755,6 +755,51 @@ function tileNNStep1x4(
   v128.store(dst, v128.sub<real>(v128.load(dst, 48), v128.mul<real>(splatAt(rate), c03)), 48);
 }
 
+function tileNNStep4x2(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c21 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
+  let c31 = i64x2(0, 0);
+  let a1 = a + lda;
+  let a2 = a + lda * 2;
+  let a3 = a + lda * 3;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    c11 = madd(x1, b1, c11);
+    const x2 = splatAt(a2);
+    c20 = madd(x2, b0, c20);
+    c21 = madd(x2, b1, c21);
+    const x3 = splatAt(a3);
+    c30 = madd(x3, b0, c30);
+    c31 = madd(x3, b1, c31);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    a2 += sizeof<real>();
+    a3 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst, v128.sub<real>(v128.load(dst, 16), v128.mul<real>(splatAt(rate), c01)), 16);
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd), v128.mul<real>(splatAt(rate), c10)));
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd, 16), v128.mul<real>(splatAt(rate), c11)), 16);
+  v128.store(dst + ldd * 2, v128.sub<real>(v128.load(dst + ldd * 2), v128.mul<real>(splatAt(rate), c20)));
+  v128.store(dst + ldd * 2, v128.sub<real>(v128.load(dst + ldd * 2, 16), v128.mul<real>(splatAt(rate), c21)), 16);
+  v128.store(dst + ldd * 3, v128.sub<real>(v128.load(dst + ldd * 3), v128.mul<real>(splatAt(rate), c30)));
+  v128.store(dst + ldd * 3, v128.sub<real>(v128.load(dst + ldd * 3, 16), v128.mul<real>(splatAt(rate), c31)), 16);
+}
+
 function tileNNStep2x2(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
@@ -800,6 +845,38 @@ function tileNNStep1x2(
   v128.store(dst, v128.sub<real>(v128.load(dst, 16), v128.mul<real>(splatAt(rate), c01)), 16);
 }
 
+function tileNNStep4x1(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
+): void {
+  let c00 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
+  let a1 = a + lda;
+  let a2 = a + lda * 2;
+  let a3 = a + lda * 3;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    const x2 = splatAt(a2);
+    c20 = madd(x2, b0, c20);
+    const x3 = splatAt(a3);
+    c30 = madd(x3, b0, c30);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    a2 += sizeof<real>();
+    a3 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
+  v128.store(dst + ldd, v128.sub<real>(v128.load(dst + ldd), v128.mul<real>(splatAt(rate), c10)));
+  v128.store(dst + ldd * 2, v128.sub<real>(v128.load(dst + ldd * 2), v128.mul<real>(splatAt(rate), c20)));
+  v128.store(dst + ldd * 3, v128.sub<real>(v128.load(dst + ldd * 3), v128.mul<real>(splatAt(rate), c30)));
+}
+
 function tileNNStep2x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
@@ -834,22 +911,32 @@ function tileNNStep1x1(
   v128.store(dst, v128.sub<real>(v128.load(dst), v128.mul<real>(splatAt(rate), c00)));
 }
 
-function columnNNStep2(
+function columnNNStep4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
   let c0: real = 0;
   let c1: real = 0;
+  let c2: real = 0;
+  let c3: real = 0;
   let a1 = a + lda;
+  let a2 = a + lda * 2;
+  let a3 = a + lda * 3;
   for (; k > 0; --k) {
     const x = load<real>(b);
     c0 += load<real>(a) * x;
     c1 += load<real>(a1) * x;
+    c2 += load<real>(a2) * x;
+    c3 += load<real>(a3) * x;
     a += sizeof<real>();
     a1 += sizeof<real>();
+    a2 += sizeof<real>();
+    a3 += sizeof<real>();
     b += ldb;
   }
   store<real>(dst, load<real>(dst) - load<real>(rate) * c0);
   store<real>(dst + ldd, load<real>(dst + ldd) - load<real>(rate) * c1);
+  store<real>(dst + ldd * 2, load<real>(dst + ldd * 2) - load<real>(rate) * c2);
+  store<real>(dst + ldd * 3, load<real>(dst + ldd * 3) - load<real>(rate) * c3);
 }
 
 function columnNNStep1(
@@ -869,53 +956,75 @@ function columnNNStep1(
 export function productNNStep(
   dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
-  for (; m >= 2; m -= 2) {
-    let j = n, y = dst, z = b;
-    for (; j >= 4 * LANES; j -= 4 * LANES) {
-      tileNNStep2x4(y, a, z, k, ldd, lda, ldb, rate);
-      y += 64;
-      z += 64;
+  for (; n >= 4 * LANES; n -= 4 * LANES) {
+    let i = 0, x = a, y = dst;
+    for (; i + 2 <= m; i += 2) {
+      tileNNStep2x4(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd * 2;
+      x += lda * 2;
     }
-    for (; j >= 2 * LANES; j -= 2 * LANES) {
-      tileNNStep2x2(y, a, z, k, ldd, lda, ldb, rate);
-      y += 32;
-      z += 32;
+    for (; i < m; ++i) {
+      tileNNStep1x4(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd;
+      x += lda;
     }
-    for (; j >= LANES; j -= LANES) {
-      tileNNStep2x1(y, a, z, k, ldd, lda, ldb, rate);
-      y += 16;
-      z += 16;
-    }
-    for (; j > 0; --j) {
-      columnNNStep2(y, a, z, k, ldd, lda, ldb, rate);
-      y += sizeof<real>();
-      z += sizeof<real>();
-    }
-    dst += ldd * 2;
-    a += lda * 2;
+    b += 64;
+    dst += 64;
   }
-  if (m > 0) {
-    let j = n, y = dst, z = b;
-    for (; j >= 4 * LANES; j -= 4 * LANES) {
-      tileNNStep1x4(y, a, z, k, ldd, lda, ldb, rate);
-      y += 64;
-      z += 64;
+  for (; n >= 2 * LANES; n -= 2 * LANES) {
+    let i = 0, x = a, y = dst;
+    for (; i + 4 <= m; i += 4) {
+      tileNNStep4x2(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd * 4;
+      x += lda * 4;
     }
-    for (; j >= 2 * LANES; j -= 2 * LANES) {
-      tileNNStep1x2(y, a, z, k, ldd, lda, ldb, rate);
-      y += 32;
-      z += 32;
+    for (; i + 2 <= m; i += 2) {
+      tileNNStep2x2(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd * 2;
+      x += lda * 2;
     }
-    for (; j >= LANES; j -= LANES) {
-      tileNNStep1x1(y, a, z, k, ldd, lda, ldb, rate);
-      y += 16;
-      z += 16;
+    for (; i < m; ++i) {
+      tileNNStep1x2(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd;
+      x += lda;
     }
-    for (; j > 0; --j) {
-      columnNNStep1(y, a, z, k, ldd, lda, ldb, rate);
-      y += sizeof<real>();
-      z += sizeof<real>();
+    b += 32;
+    dst += 32;
+  }
+  for (; n >= LANES; n -= LANES) {
+    let i = 0, x = a, y = dst;
+    for (; i + 4 <= m; i += 4) {
+      tileNNStep4x1(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd * 4;
+      x += lda * 4;
     }
+    for (; i + 2 <= m; i += 2) {
+      tileNNStep2x1(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd * 2;
+      x += lda * 2;
+    }
+    for (; i < m; ++i) {
+      tileNNStep1x1(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd;
+      x += lda;
+    }
+    b += 16;
+    dst += 16;
+  }
+  for (; n > 0; --n) {
+    let i = 0, x = a, y = dst;
+    for (; i + 4 <= m; i += 4) {
+      columnNNStep4(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd * 4;
+      x += lda * 4;
+    }
+    for (; i < m; ++i) {
+      columnNNStep1(y, x, b, k, ldd, lda, ldb, rate);
+      y += ldd;
+      x += lda;
+    }
+    b += sizeof<real>();
+    dst += sizeof<real>();
   }
 }
 

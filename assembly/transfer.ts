@@ -4,6 +4,27 @@ import { indexLanes, normalLanes, signLanes, uniformLanes } from "./random";
 import { drawAddr, key0, key1, purpose, replica, sampleBase, step, traceAddr } from "./registers";
 
 /**
+ * The same entries of every sample's record as they lie: dst[l * dim + e], l < lanes. A row may write a
+ * register into the next one, which is written after it.
+ */
+export function gatherRows(dst: usize, data: usize, offset: i32, dim: i32, lanes: i32): void {
+  const base = data + bytes(offset);
+  const row = bytes(dim);
+  for (let draw = drawAddr, end = draw + ((lanes as usize) << 2); draw < end; draw += 4) {
+    const src = base + (load<u32>(draw) as usize);
+    let q: usize = 0;
+    for (; q + 48 < row; q += 64) {
+      v128.store(dst + q, v128.load(src + q));
+      v128.store(dst + q, v128.load(src + q, 16), 16);
+      v128.store(dst + q, v128.load(src + q, 32), 32);
+      v128.store(dst + q, v128.load(src + q, 48), 48);
+    }
+    for (; q < row; q += 16) v128.store(dst + q, v128.load(src + q));
+    dst += row;
+  }
+}
+
+/**
  * The inputs of the block's samples: dst[e][lane] = record(lane)[offset + e].
  *
  * The record of a lane starts at data + drawn byte offset; with `shared` all lanes (replicas) see

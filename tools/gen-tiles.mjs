@@ -197,43 +197,6 @@ function product(kind, form) {
 }
 
 /**
- * The loops of a step: rows of dst outside, because dst (theta) is the large operand here and is
- * then walked as it lies; B, [lanes][n], stays in the first-level cache.
- */
-function stepProduct(kind) {
-  const { title, parameters, arguments: strides, rowStep } = kinds[kind];
-  const { parameters: extra, arguments: extraArguments } = forms.Step;
-  const rest = `k, ldd, ${strides}, ldb${extraArguments}`;
-  const rows = (count) => [
-    `  ${count === 1 ? "if (m > 0)" : `for (; m >= ${count}; m -= ${count})`} {`,
-    "    let j = n, y = dst, z = b;",
-    [4, 2, 1].map((vectors) => [
-      `    for (; j >= ${vectors === 1 ? "" : `${vectors} * `}LANES; j -= ${vectors === 1 ? "" : `${vectors} * `}LANES) {`,
-      `      tile${kind}Step${count}x${vectors}(y, a, z, ${rest});`,
-      `      y += ${16 * vectors};`,
-      `      z += ${16 * vectors};`,
-      "    }",
-    ]),
-    "    for (; j > 0; --j) {",
-    `      column${kind}Step${count}(y, a, z, ${rest});`,
-    "      y += sizeof<real>();",
-    "      z += sizeof<real>();",
-    "    }",
-    count === 1 ? [] : [`    dst += ldd * ${count};`, `    a += ${rowStep} * ${count};`],
-    "  }",
-  ];
-  return lines(
-    `/** ${title}; dst -= rate * product. Strides in bytes; n counts columns of any number. */`,
-    `export function product${kind}Step(`,
-    `  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, ${parameters}, ldb: usize${extra},`,
-    "): void {",
-    rows(2),
-    rows(1),
-    "}",
-  );
-}
-
-/**
  * Both operands laned: `rows` x `columns` elements, `vectors` registers of lanes at a time and one at
  * the end. The balance is one load per multiply-add: 2 x 2 x 2 loads 8 registers for 8 of them.
  */
@@ -304,16 +267,12 @@ const text = `${lines(
     // a step is taken with the gradient of a dense layer, which is an NN product
     Object.keys(forms)
       .filter((form) => form !== "Step" || kind === "NN")
-      .map((form) => {
-        const steps = form === "Step";
-        const tiles = kinds[kind].tiles.filter(([rows]) => !steps || rows <= 2);
-        return [
-          tiles.map(([rows, vectors]) => [tile(kind, form, rows, vectors), ""]),
-          (steps ? [2, 1] : [4, 1]).map((rows) => [column(kind, form, rows), ""]),
-          steps ? stepProduct(kind) : product(kind, form),
-          "",
-        ];
-      }),
+      .map((form) => [
+        kinds[kind].tiles.map(([rows, vectors]) => [tile(kind, form, rows, vectors), ""]),
+        [4, 1].map((rows) => [column(kind, form, rows), ""]),
+        product(kind, form),
+        "",
+      ]),
   ),
   [false, true].map((adds) =>
     [

@@ -133,6 +133,11 @@ function emitBroadcast(
 
 function emitPair(layout: Layout, node: Node, { inner, kernel, other }: Pair, section: Section): void {
   const at = (arg: Node | null | undefined) => (arg == null ? 0 : layout.at(arg, section).address);
+  if (kernel === "sumAxisMul") {
+    const along = alongAxis(inner, node.attrs.axis!, layout.width(inner, section));
+    const [a, b] = [at(inner.args[0]), at(inner.args[1] ?? inner.args[0])];
+    return section.code.emit(kernel, { dst: layout.place(node, section), a, b, ...along });
+  }
   const values = { a: at(inner.args[0]), b: at(inner.args[1]), c: at(other) };
   const n = sizeOf(node.shape) * layout.width(node, section);
   section.code.emit(kernel, {

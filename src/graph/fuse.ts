@@ -4,7 +4,7 @@ import { type Node, sizeOf } from "./node.ts";
 export interface Pair {
   /** The op that is not computed on its own. */
   readonly inner: Node;
-  /** Kernel of the pair, see assembly/fused.ts. */
+  /** Kernel of the pair, see assembly/fused.ts; or sumAxisMul. */
   readonly kernel: string;
   /** The other operand of the outer op; null when that is a number. */
   readonly other: Node | null;
@@ -52,9 +52,21 @@ export function countUses(order: readonly Node[], roots: readonly Node[]): Uses 
   return { count, isUsed: (node) => count.has(node) };
 }
 
+/** A sum along an axis over products or squares that nobody else reads. */
+function isSumOfProducts(outer: Node, uses: Uses): boolean {
+  const inner = outer.args[0]!;
+  return (
+    outer.op === "sum" &&
+    outer.attrs.axis != null &&
+    uses.isUsed(outer) &&
+    (inner.op === "mul" || inner.op === "square") &&
+    uses.count.get(inner) === 1
+  );
+}
+
 /**
  * Pairs of elementwise ops that are computed in one pass: the inner one is used once, and all
- * operands lie alike. A node is inner of at most one pair and outer of at most one, never both.
+ * operands lie alike; also products summed along an axis. A node is inner of at most one pair and outer of at most one, never both.
  *
  * @param together whether two nodes are computed in the same stage
  * @param alike    whether two nodes lie in the same layout
@@ -69,6 +81,14 @@ export function pairUp(
   const taken = new Set<Node>();
   const fits = (node: Node, to: Node) => alike(node, to) && sizeOf(node.shape) === sizeOf(to.shape);
   for (const outer of order) {
+    if (isSumOfProducts(outer, uses) && together(outer.args[0]!, outer)) {
+      const inner = outer.args[0]!;
+      if (!pairs.has(inner) && !taken.has(inner) && inner.args.every((a) => fits(a, inner))) {
+        pairs.set(outer, { inner, kernel: "sumAxisMul", other: null });
+        taken.add(inner);
+        continue;
+      }
+    }
     if (!FUSED.has(outer.op) || !uses.isUsed(outer)) continue;
     for (const [side, inner] of outer.args.entries()) {
       if (!FUSED.has(inner.op) || uses.count.get(inner) !== 1 || taken.has(inner) || pairs.has(inner))

@@ -13,6 +13,7 @@ const structural = {
   matmulUniformLaned: ["dst", "a", "b", "m", "n", "k", "ai", "ap", "bp", "bj", "ld", "accumulate"],
   laneTranspose: ["dst", "a", "outer", "inner", "so", "si", "lanes", "ld"],
   sumAxis: ["dst", "a", "outer", "count", "inner"],
+  sumAxisMul: ["dst", "a", "b", "outer", "count", "inner"],
   sumAll: ["dst", "a", "elements", "ld"],
   sumSquares: ["dst", "a", "elements", "ld"],
   batchSum: ["dst", "a", "elements", "lanes", "ld"],
@@ -29,10 +30,13 @@ const structural = {
   numberDiv: ["dst", "a", "n", "imm"],
   update: ["theta", "g", "eta", "decay", "elements", "ld"],
   updateAlike: ["theta", "g", "eta", "decay", "n"],
+  updateAdd: ["theta", "a", "b", "eta", "n"],
+  updateSub: ["theta", "a", "b", "eta", "n"],
   updateMul: ["theta", "a", "b", "eta", "n"],
   decayBlock: ["theta", "decay", "elements", "ld"],
   addWork: ["dst", "q", "eta", "lanes"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
+  gatherRows: ["dst", "data", "offset", "dim", "lanes"],
   noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
   storeSamples: ["dst", "a", "elements", "lanes", "ld", "stride", "offset"],
   treeSum: ["dst", "partial", "a", "lanes", "ld", "byReplica"],
@@ -54,7 +58,16 @@ export const homes: Record<string, readonly string[]> = {
     "laneTranspose",
     "matmulStep",
   ],
-  reduce: ["sumAxis", "sumAll", "sumSquares", "batchSum", "batchSumLaned", "softmax", "logsumexp"],
+  reduce: [
+    "sumAxis",
+    "sumAxisMul",
+    "sumAll",
+    "sumSquares",
+    "batchSum",
+    "batchSumLaned",
+    "softmax",
+    "logsumexp",
+  ],
   pointwise: [
     "scale",
     "fill",
@@ -70,6 +83,7 @@ export const homes: Record<string, readonly string[]> = {
   ],
   transfer: [
     "gather",
+    "gatherRows",
     "noise",
     "storeSamples",
     "treeSum",
@@ -182,6 +196,16 @@ export class Code {
 
   get length(): number {
     return this.#words.length / WORDS;
+  }
+
+  /** Every word with the number of its instruction. */
+  visit(see: (instruction: number, word: number) => void): void {
+    for (const [i, word] of this.#words.entries()) see(Math.floor(i / WORDS), word);
+  }
+
+  /** Replaces words. */
+  rewrite(change: (word: number) => number): void {
+    for (const [i, word] of this.#words.entries()) this.#words[i] = change(word);
   }
 
   get byteLength(): number {

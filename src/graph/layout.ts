@@ -1,6 +1,7 @@
 import { internal } from "../errors.ts";
 import type { Code } from "./instructions.ts";
 import { type Node, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
+import type { Scratch } from "./scratch.ts";
 
 /**
  * What runs in the lanes of a SIMD register: samples of one replica's batch, replicas that walk
@@ -79,6 +80,8 @@ export interface Section {
   readonly places: Map<Node, Place>;
   /** Sample-major copies made in this section: where, and values from one lane to the next. */
   readonly sampleMajor: Map<string, SampleMajor>;
+  /** Inputs by the address they were gathered to: where they lie in the records of the data. */
+  readonly records: Map<number, { readonly data: number; readonly offset: number }>;
 }
 
 /** Which values have lanes, and where values lie. */
@@ -86,7 +89,7 @@ export class Layout {
   constructor(
     readonly real: Real,
     readonly lanes: Lanes,
-    readonly planner: Planner,
+    readonly scratch: Scratch,
   ) {}
 
   isLaned(node: Node): boolean {
@@ -101,7 +104,7 @@ export class Layout {
 
   /** Room for some values; a whole register beyond the end may be touched. */
   take(values: number): number {
-    return this.planner.take((values + this.real.perRegister) * this.real.bytes);
+    return this.scratch.take((values + this.real.perRegister) * this.real.bytes);
   }
 
   /** Gives a node a buffer of its own and returns its address. */
@@ -143,19 +146,19 @@ export class Layout {
     const key = `${view.address}|${outer}|${inner}|${view.rowStride}|${view.colStride}`;
     const known = section.sampleMajor.get(key);
     if (known !== undefined) return known;
-    const a = view.laned ? view.address : this.spread(view.address, outer * inner, section);
-    const dst = this.take(outer * inner * section.lanes);
-    const strides = { so: view.rowStride, si: view.colStride };
-    section.code.emit("laneTranspose", {
-      dst,
-      a,
-      outer,
-      inner,
-      ...strides,
-      lanes: section.lanes,
-      ld: section.ld,
-    });
-    const copy = { address: dst, stride: outer * inner };
+    const { code, lanes, ld, records } = section;
+    const dim = outer * inner;
+    const record = records.get(view.address);
+    const dst = this.take(dim * lanes);
+    const [so, si] = [view.rowStride, view.colStride];
+    if (record !== undefined && (outer === 1 || so === inner * si) && (inner === 1 ? so : si) === 1) {
+      // as it lies in the data: copied from there
+      code.emit("gatherRows", { dst, ...record, dim, lanes });
+    } else {
+      const a = view.laned ? view.address : this.spread(view.address, dim, section);
+      code.emit("laneTranspose", { dst, a, outer, inner, so, si, lanes, ld });
+    }
+    const copy = { address: dst, stride: dim };
     section.sampleMajor.set(key, copy);
     return copy;
   }

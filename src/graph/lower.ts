@@ -5,6 +5,7 @@ import { Code } from "./instructions.ts";
 import { type Lanes, Layout, type Planner, paddedLanes, type Real, type Section } from "./layout.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
 import { emitProduct, operands, sumOfProducts } from "./product.ts";
+import { Scratch } from "./scratch.ts";
 
 /** Where the samples of a pass come from. */
 export interface Source {
@@ -108,6 +109,7 @@ class Lowering {
   readonly #oneByOne: boolean;
   /** The whole batch is one execution of the body, so sums over it are not carried. */
   readonly #atOnce: boolean;
+  readonly #scratch = new Scratch();
   readonly #code = { setup: new Code(), before: new Code(), after: new Code() };
   /** Second accumulator of full sums over the batch. */
   readonly #partials = new Map<Node, number>();
@@ -119,7 +121,7 @@ class Lowering {
 
   constructor(options: LowerOptions) {
     this.#o = options;
-    this.#layout = new Layout(options.real, options.lanes, options.planner);
+    this.#layout = new Layout(options.real, options.lanes, this.#scratch);
     this.#oneByOne = options.lanes !== "samples";
     this.#atOnce = options.source.samples <= (this.#oneByOne ? 1 : options.block);
   }
@@ -142,24 +144,35 @@ class Lowering {
     const byReplica = this.#o.lanes === "replicas";
     const ld = byReplica ? paddedLanes(real, replicas) : 1;
     const places: Section["places"] = new Map();
-    const outside = (code: Code): Section => ({ code, lanes: replicas, ld, places, sampleMajor: new Map() });
+    const outside = (code: Code): Section => ({
+      code,
+      lanes: replicas,
+      ld,
+      places,
+      sampleMajor: new Map(),
+      records: new Map(),
+    });
     const after = outside(this.#code.after);
     emitStage("setup", outside(this.#code.setup));
     const before = outside(this.#code.before);
     emitStage("before", before);
     for (const node of order) if (node.op === "batch_sum") this.#openSum(node, before);
 
-    // the body, once for full blocks and once for the rest, in the same scratch
+    // the body, once for full blocks and once for the rest
     const width = this.#oneByOne ? 1 : Math.max(1, Math.min(this.#o.block, source.samples));
     const blocks = Math.floor(source.samples / width);
     const rest = source.samples - blocks * width;
-    const mark = planner.mark();
     const emitBody = (samples: number): Code => {
-      planner.release(mark);
       const code = new Code();
       const lanes = this.#oneByOne ? replicas : samples;
       const inner = { lanes, ld: this.#oneByOne ? ld : paddedLanes(real, lanes) };
-      const section: Section = { code, ...inner, places: new Map(places), sampleMajor: new Map() };
+      const section: Section = {
+        code,
+        ...inner,
+        places: new Map(places),
+        sampleMajor: new Map(),
+        records: new Map(),
+      };
       this.#emitInputs(order, section);
       for (const node of order) {
         if (stages.get(node) === "body" && this.#needsBuffer(node)) this.#emit(node, section);
@@ -170,8 +183,6 @@ class Lowering {
     };
     const body = emitBody(width);
     const tail = rest > 0 ? emitBody(rest) : new Code();
-    // the tail's scratch may end before the body's; what is placed from here on must lie behind both
-    planner.release(planner.end);
 
     for (const node of order) {
       if (node.op === "batch_sum") this.#closeSum(node, after);
@@ -189,23 +200,16 @@ class Lowering {
       step(u, after);
     }
     for (const u of updates) if (u.gradient === null || !this.#steps.has(u.gradient)) this.#update(u, after);
-    if (blocks === 1 && rest === 0) {
+    let sections = { ...this.#code, body, tail };
+    const whole = blocks === 1 && rest === 0;
+    if (whole) {
       // a batch walked at once needs no stages
-      const { setup } = this.#code;
-      const none = new Code();
-      const whole = Code.join(this.#code.before, body, this.#code.after);
-      return {
-        setup,
-        before: none,
-        body: whole,
-        tail: none,
-        after: none,
-        blocks,
-        blockLanes: width,
-        whole: true,
-      };
+      const { setup, before, after } = sections;
+      const none = () => new Code();
+      sections = { setup, before: none(), body: Code.join(before, body, after), tail: none(), after: none() };
     }
-    return { ...this.#code, body, tail, blocks, blockLanes: width, whole: false };
+    this.#scratch.settle(planner, sections);
+    return { ...sections, blocks, blockLanes: width, whole };
   }
 
   #needsBuffer(node: Node): boolean {
@@ -229,9 +233,9 @@ class Lowering {
       if (this.#isDenseStep(g)) {
         // #addToSum will say where the factors are
         this.#absorbed.add(g);
-      } else if (this.#isProductStep(g, alike)) {
+      } else if (this.#isElementwiseStep(g, alike)) {
         this.#absorbed.add(g);
-        this.#steps.set(g, (update, section) => this.#productStep(update, g, section));
+        this.#steps.set(g, (update, section) => this.#elementwiseStep(update, g, section));
       } else continue;
       moved.add(effect.block);
     }
@@ -245,11 +249,13 @@ class Lowering {
     return arg.args.every((a) => viewed(a).op !== "param" && (this.#oneByOne || this.#layout.isLaned(a)));
   }
 
-  /** An elementwise product of values that lie like the block. */
-  #isProductStep(g: Node, alike: (a: Node, b: Node) => boolean): boolean {
-    const whole =
-      this.#o.lanes === "replicas" ? this.#o.sameRates : sizeOf(g.shape) % this.#o.real.perRegister === 0;
-    return g.op === "mul" && whole && g.args.every((a) => alike(a, g) && sizeOf(a.shape) === sizeOf(g.shape));
+  /** A sum, difference or product of values that lie like the block. */
+  #isElementwiseStep(g: Node, alike: (a: Node, b: Node) => boolean): boolean {
+    if (this.#o.lanes === "replicas" && !this.#o.sameRates) return false;
+    return (
+      (g.op === "add" || g.op === "sub" || g.op === "mul") &&
+      g.args.every((a) => alike(a, g) && sizeOf(a.shape) === sizeOf(g.shape))
+    );
   }
 
   #emit(node: Node, section: Section): void {
@@ -262,9 +268,14 @@ class Lowering {
         });
         return;
       case "number":
-      case "constant":
-        this.#o.constant(node, this.#layout.place(node, section));
+      case "constant": {
+        // written once, before any code runs
+        const { bytes, perRegister } = this.#o.real;
+        const address = this.#o.planner.take((sizeOf(node.shape) + perRegister) * bytes);
+        section.places.set(node, { address, laned: false });
+        this.#o.constant(node, address);
         return;
+      }
       case "noise":
         return this.#emitNoise(node, section);
       default:
@@ -296,6 +307,7 @@ class Lowering {
       for (const node of group) {
         const address = dst + (offsetOf(node) - first) * ld * this.#o.real.bytes;
         section.places.set(node, { address, laned: this.#layout.isLaned(node) });
+        section.records.set(address, { data, offset: offsetOf(node) });
       }
     }
   }
@@ -440,10 +452,11 @@ class Lowering {
     else section.code.emit("update", { theta, g, eta, decay, elements, ld: section.ld });
   }
 
-  #productStep({ block, eta }: Update, g: Node, section: Section): void {
+  #elementwiseStep({ block, eta }: Update, g: Node, section: Section): void {
     const [a, b] = g.args.map((arg) => this.#layout.at(arg, section).address) as [number, number];
     const n = sizeOf(g.shape) * section.ld;
-    section.code.emit("updateMul", { theta: this.#o.params.get(block)!, a, b, eta, n });
+    const kernel = `update${g.op[0]!.toUpperCase()}${g.op.slice(1)}`;
+    section.code.emit(kernel, { theta: this.#o.params.get(block)!, a, b, eta, n });
   }
 }
 

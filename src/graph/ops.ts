@@ -256,7 +256,8 @@ const rules: Record<string, Rule> = {
   exp: unary((_, y) => y),
   log: unary((x) => div(1, x), [0.5, 3]),
   sqrt: unary((_, y) => div(0.5, y), [0.5, 3]),
-  square: unary((x) => scale(x, 2)),
+  // 2 x ct, the factor on the side that may be a broadcast
+  square: { ...unary((x) => scale(x, 2)), vjp: (n, ct) => [mul(scale(ct, 2), n.args[0]!)] },
   relu: unary((x) => step(x)),
   abs: unary((x) => sign(x)),
   step: flat,
@@ -283,7 +284,7 @@ const rules: Record<string, Rule> = {
     shape: () => [],
     kernel: "reduce",
     jvp: (n, [t]) => t && scale(sum(mul(n.args[0]!, t)), 2),
-    vjp: (n, ct) => [mul(ct, scale(n.args[0]!, 2))],
+    vjp: (n, ct) => [mul(scale(ct, 2), n.args[0]!)],
   },
   norm: { arity: 1, shape: () => [], expand: ([a]) => sqrt(sqnorm(a!)) },
   softmax: {
@@ -370,6 +371,9 @@ export function rowOf(op: string): OpRow | undefined {
   return table.get(op);
 }
 
+/** The value that was broadcast, for ops that broadcast by themselves. */
+const narrow = (x: Node): Node => (x.op === "broadcast_to" ? x.args[0]! : x);
+
 /** A place to name in an error; a function where saying it costs something. */
 export type Where = string | (() => string);
 
@@ -423,6 +427,18 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
       const c = args[0]!.attrs.c! * attrs.c!;
       if (Number.isFinite(c) && (c !== 0 || attrs.c === 0 || args[0]!.attrs.c === 0))
         return scale(args[0]!.args[0]!, c);
+    }
+    if (op === "scale" && args[0]!.op === "number") {
+      const c = args[0]!.attrs.c! * attrs.c!;
+      if (Number.isFinite(c)) return graph.number(c);
+    }
+    // copies of one value are made as late as they can be
+    if (op === "scale" && args[0]!.op === "broadcast_to")
+      return broadcastTo(scale(args[0]!.args[0]!, attrs.c!), shape);
+    if (row.kernel === "binary") {
+      const [a, b] = [narrow(args[0]!), narrow(args[1]!)];
+      if (a !== args[0] && sameShape(args[1]!.shape, shape)) return apply(op, [a, args[1]!], {}, where);
+      if (b !== args[1] && sameShape(args[0]!.shape, shape)) return apply(op, [args[0]!, b], {}, where);
     }
     if ((op === "reshape" || op === "broadcast_to") && sameShape(shape, args[0]!.shape)) return args[0]!;
     if (op === "transpose" && args[0]!.op === "transpose") return args[0]!.args[0]!;
