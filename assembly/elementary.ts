@@ -110,6 +110,76 @@ const P5: usize = LOG + 224;
 const P6: usize = LOG + 240;
 const P7: usize = LOG + 256;
 
+/**
+ * erf x = x + x (R0 + R1 s + ... + R12 s^12), s = x^2 - 0.75, for |x| <= 1.1875: error 1.3e-17 relative to erf x.
+ * ln(1 - erf x) = Q0 + Q1 x + ... + Q14 x^14 for 1.1875 <= x <= 5.9375: an error of 2.1e-17 in erf x.
+ * Minimax fits; for Q each coefficient was rounded before the next were fitted. erf 5.9375 rounds to 1.
+ */
+const ERF: usize = memory.data<f64>([
+  0.75, 0.75,
+  1.1875, 1.1875,
+  5.9375, 5.9375,
+  -0.10010880203447822, -0.10010880203447822,
+  -0.24458841374655793, -0.24458841374655793,
+  0.06691888796466217, 0.06691888796466217,
+  -0.015131144700112321, -0.015131144700112321,
+  0.0028472083349924925, 0.0028472083349924925,
+  -0.0004554912388101755, -0.0004554912388101755,
+  6.318505346017109e-05, 6.318505346017109e-05,
+  -7.725334906297608e-06, -7.725334906297608e-06,
+  8.436963452691982e-07, 8.436963452691982e-07,
+  -8.320877408960328e-08, -8.320877408960328e-08,
+  7.476919723392706e-09, 7.476919723392706e-09,
+  -6.224410230133235e-10, -6.224410230133235e-10,
+  4.930051128193208e-11, 4.930051128193208e-11,
+  -3.3883349635357476e-06, -3.3883349635357476e-06,
+  -1.1283491971536128, -1.1283491971536128,
+  -0.6367435088932902, -0.6367435088932902,
+  -0.10245592917861272, -0.10245592917861272,
+  0.01856604228481994, 0.01856604228481994,
+  0.0009438619547140396, 0.0009438619547140396,
+  -0.002425128959400078, -0.002425128959400078,
+  0.0011477699150428443, 0.0011477699150428443,
+  -0.00035433334653832123, -0.00035433334653832123,
+  8.038262428351326e-05, 8.038262428351326e-05,
+  -1.363743202811787e-05, -1.363743202811787e-05,
+  1.6952584918144857e-06, 1.6952584918144857e-06,
+  -1.4632211856999712e-07, -1.4632211856999712e-07,
+  7.844942219041218e-09, 7.844942219041218e-09,
+  -1.9678265529015767e-10, -1.9678265529015767e-10,
+], 16);
+const ERF_MIDDLE: usize = ERF;
+const ERF_SPLIT: usize = ERF + 16;
+const ERF_LIMIT: usize = ERF + 32;
+const R0: usize = ERF + 48;
+const R1: usize = ERF + 64;
+const R2: usize = ERF + 80;
+const R3: usize = ERF + 96;
+const R4: usize = ERF + 112;
+const R5: usize = ERF + 128;
+const R6: usize = ERF + 144;
+const R7: usize = ERF + 160;
+const R8: usize = ERF + 176;
+const R9: usize = ERF + 192;
+const R10: usize = ERF + 208;
+const R11: usize = ERF + 224;
+const R12: usize = ERF + 240;
+const Q0: usize = ERF + 256;
+const Q1: usize = ERF + 272;
+const Q2: usize = ERF + 288;
+const Q3: usize = ERF + 304;
+const Q4: usize = ERF + 320;
+const Q5: usize = ERF + 336;
+const Q6: usize = ERF + 352;
+const Q7: usize = ERF + 368;
+const Q8: usize = ERF + 384;
+const Q9: usize = ERF + 400;
+const Q10: usize = ERF + 416;
+const Q11: usize = ERF + 432;
+const Q12: usize = ERF + 448;
+const Q13: usize = ERF + 464;
+const Q14: usize = ERF + 480;
+
 /** Bits of sqrt(1/2). */
 const SQRT_HALF_BITS: usize = memory.data<u64>([0x3fe6a09e667f3bcd, 0x3fe6a09e667f3bcd], 16);
 
@@ -263,6 +333,59 @@ export function sigmoidF64(x: v128): v128 {
   const one = v128.load(ONE);
   const top = v128.bitselect(e, one, f64x2.lt(x, f64x2.splat(0.0)));
   return f64x2.div(top, f64x2.add(one, e));
+}
+
+// --- error function ----------------------------------------------------------------------------------------
+
+/**
+ * erf x for |x| <= 1.1875, elsewhere garbage. The term x is added last, so that small x keep their digits; powers of
+ * x^2 - 0.75 round less than those of x^2, and the two lowest are added one by one for the same reason.
+ */
+// @ts-ignore: decorator
+@inline
+function erfSmall(x: v128): v128 {
+  const s = f64x2.sub(f64x2.mul(x, x), v128.load(ERF_MIDDLE));
+  const s2 = f64x2.mul(s, s);
+  const s4 = f64x2.mul(s2, s2);
+  const q0 = madd64(s2, madd64(s, v128.load(R5), v128.load(R4)), madd64(s, v128.load(R3), v128.load(R2)));
+  const q1 = madd64(s2, madd64(s, v128.load(R9), v128.load(R8)), madd64(s, v128.load(R7), v128.load(R6)));
+  const q2 = madd64(s2, v128.load(R12), madd64(s, v128.load(R11), v128.load(R10)));
+  const q = madd64(s4, madd64(s4, q2, q1), q0);
+  return madd64(x, madd64(s, madd64(s, q, v128.load(R1)), v128.load(R0)), x);
+}
+
+/** erf x for |x| >= 1.1875 and NaN, elsewhere garbage. */
+function erfLarge(x: v128): v128 {
+  // pmin in this order keeps NaN
+  const y = f64x2.pmin(f64x2.abs(x), v128.load(ERF_LIMIT));
+  const y2 = f64x2.mul(y, y);
+  const y4 = f64x2.mul(y2, y2);
+  const q0 = madd64(y2, madd64(y, v128.load(Q3), v128.load(Q2)), madd64(y, v128.load(Q1), v128.load(Q0)));
+  const q1 = madd64(y2, madd64(y, v128.load(Q7), v128.load(Q6)), madd64(y, v128.load(Q5), v128.load(Q4)));
+  const q2 = madd64(y2, madd64(y, v128.load(Q11), v128.load(Q10)), madd64(y, v128.load(Q9), v128.load(Q8)));
+  const q3 = madd64(y2, v128.load(Q14), madd64(y, v128.load(Q13), v128.load(Q12)));
+  const q = madd64(y4, madd64(y4, madd64(y4, q3, q2), q1), q0);
+  const t = nearestPower(q);
+  const one = v128.load(ONE);
+  const scale = i64x2.add(one, i64x2.shl(t, 52));
+  // 1 - e^q = (1 - 2^k) - 2^k (e^r - 1); NaN arrives through e^r
+  const size = nmadd64(scale, reducedExpm1(q, t), f64x2.sub(one, scale));
+  return v128.or(size, v128.and(x, v128.load(SIGN_BIT)));
+}
+
+/**
+ * erf x = 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x; beyond 1.1875 it is 1 - e^Q(x). There e^Q is at
+ * most 0.093, so the rounding errors of Q, some units of its last place, hardly count.
+ * erf(+-Inf) = +-1, erf(-0) = -0, NaN for NaN, full relative accuracy down to the denormals.
+ *
+ * error   at most 1.4 ulp; 1.27 measured on 16 million points
+ */
+// @ts-ignore: decorator
+@inline
+export function erfF64(x: v128): v128 {
+  const small = erfSmall(x);
+  const isSmall = f64x2.lt(f64x2.abs(x), v128.load(ERF_SPLIT));
+  return i64x2.all_true(isSmall) ? small : v128.bitselect(small, erfLarge(x), isSmall);
 }
 
 // --- logarithm ---------------------------------------------------------------------------------------------
@@ -556,5 +679,19 @@ export function sigmoid(dst: usize, a: usize, n: i32): void {
 export function softplus(dst: usize, a: usize, n: i32): void {
   for (const end = a + (n as usize) * sizeof<real>(); a < end; a += 16, dst += 16) {
     v128.store(dst, vsoftplus(v128.load(a)));
+  }
+}
+
+/** dst[i] = erf a[i]; bound and special cases at erfF64. 1.8 ns per f64 where all |a[i]| < 1.19,
+ * 6 ns where few are. */
+export function erf(dst: usize, a: usize, n: i32): void {
+  const end = a + (n as usize) * sizeof<real>();
+  if (sizeof<real>() == 8) {
+    for (; a < end; a += 16, dst += 16) v128.store(dst, erfF64(v128.load(a)));
+  } else {
+    // half a register at a time: two copies of erfF64 in one loop would share constants, more than there are registers
+    for (; a < end; a += 8, dst += 8) {
+      v128.store64_lane(dst, f32x4.demote_f64x2_zero(erfF64(f64x2.promote_low_f32x4(v128.load64_zero(a)))), 0);
+    }
   }
 }

@@ -9,7 +9,7 @@ export * from "./transfer";
 export * from "./distinct";
 export * from "./random";
 export * from "./dense";
-export { exp, log, tanh, sigmoid, softplus } from "./elementary";
+export { exp, log, tanh, sigmoid, softplus, erf } from "./elementary";
 
 /** First free byte of memory: everything above belongs to the arena. */
 export function heapBase(): usize {

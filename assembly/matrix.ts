@@ -25,6 +25,7 @@ import {
   productTN,
   productTNAdd,
 } from "./tiles";
+import { copyRows } from "./transfer";
 
 /**
  * dst[i*ldd + j] (+)= sum_p a[i*lda + p] * b[p*ldb + j],  i < m, j < n, p < k.
@@ -471,5 +472,79 @@ function matvec(dst: usize, a: usize, x: usize, m: i32, k: i32, lda: usize, accu
   if (m > 0) {
     if (accumulate) productNNAdd(dst, a, x, m, 1, k, 8, lda, 8);
     else productNN(dst, a, x, m, 1, k, 8, lda, 8);
+  }
+}
+
+// --- covariances -------------------------------------------------------------------------------------------
+//
+// C [p][p] packed, G [k][p] with rows of ldg values:
+//
+//   centreRows(g, mean, k, p, ldg); rankUpdate(c, g, k, p, ldg);    for each chunk of samples, in order
+//   mirror(c, p);                                                   once
+
+/** g[n*ldg + j] -= mean[j],  n < k, j < p. */
+export function centreRows(g: usize, mean: usize, k: i32, p: i32, ldg: i32): void {
+  const wide = bytes(p) & ~15;
+  const end = bytes(p);
+  for (; k > 0; --k) {
+    let q: usize = 0;
+    for (; q < wide; q += 16) v128.store(g + q, v128.sub<real>(v128.load(g + q), v128.load(mean + q)));
+    for (; q < end; q += sizeof<real>()) store<real>(g + q, load<real>(g + q) - load<real>(mean + q));
+    g += bytes(ldg);
+  }
+}
+
+/** Samples and columns of a packed block: 32 KiB of values. */
+const BLOCK_DEPTH: i32 = 64;
+const BLOCK_COLUMNS: i32 = 512 / sizeof<real>();
+/** Bytes from row to row of a packed block: an odd number of cache lines, so that a column is spread over all sets. */
+const BLOCK_ROW: i32 = 576;
+const LEFT: usize = memory.data(BLOCK_DEPTH * BLOCK_ROW, 64);
+const RIGHT: usize = memory.data(BLOCK_DEPTH * BLOCK_ROW, 64);
+
+/**
+ * C += G^T G on and above the diagonal:  c[i*p + j] += sum_n g[n*ldg + i] * g[n*ldg + j],  n < k, i <= j < p.
+ *
+ * An element is one accumulator that adds its samples in ascending order to what is in c, so a set of samples may
+ * come in chunks of any size. Some elements below the diagonal, less than 4 LANES columns from it, are added to as
+ * well; the others are left alone. See mirror.
+ *
+ * Blocks of G are packed first: its own rows may lie a power of two apart and then meet in a few sets of the cache,
+ * which halved the speed at p = 1024.
+ */
+export function rankUpdate(c: usize, g: usize, k: i32, p: i32, ldg: i32): void {
+  const row = bytes(p);
+  const stride = BLOCK_ROW / sizeof<real>();
+  for (; k > 0; k -= BLOCK_DEPTH) {
+    const depth = min(k, BLOCK_DEPTH);
+    for (let j = 0; j < p; j += BLOCK_COLUMNS) {
+      const n = min(p - j, BLOCK_COLUMNS);
+      copyRows(RIGHT, g + bytes(j), depth, n, stride, ldg);
+      for (let i = 0; i < j; i += BLOCK_COLUMNS) {
+        copyRows(LEFT, g + bytes(i), depth, BLOCK_COLUMNS, stride, ldg);
+        const at = c + bytes(i * p + j);
+        productTNAdd(at, LEFT, RIGHT, BLOCK_COLUMNS, n, depth, row, BLOCK_ROW, BLOCK_ROW);
+      }
+      // The block on the diagonal, a panel of columns at a time down to the diagonal.
+      for (let q = 0; q < n; q += 4 * LANES) {
+        const width = min(n - q, 4 * LANES);
+        const at = c + bytes(j * p + j + q);
+        productTNAdd(at, RIGHT, RIGHT + bytes(q), q + width, width, depth, row, BLOCK_ROW, BLOCK_ROW);
+      }
+    }
+    g += bytes(BLOCK_DEPTH * ldg);
+  }
+}
+
+/** c[j*p + i] = c[i*p + j],  i < j < p: the upper triangle to the lower. */
+export function mirror(c: usize, p: i32): void {
+  const size = 32; // of a block: both it and its transpose stay in the cache
+  for (let j = 0; j < p; j += size) {
+    const n = min(p - j, size);
+    for (let i = 0; i < j; i += size) transpose(c + bytes(j * p + i), c + bytes(i * p + j), size, n, p, p);
+    const corner = c + bytes(j * p + j);
+    for (let r = 1; r < n; ++r) {
+      for (let q = 0; q < r; ++q) store<real>(corner + bytes(r * p + q), load<real>(corner + bytes(q * p + r)));
+    }
   }
 }

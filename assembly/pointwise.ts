@@ -328,6 +328,16 @@ export function sqrt(dst: usize, a: usize, n: i32): void {
 export function relu(dst: usize, a: usize, n: i32): void {
   flatUnary(RELU, dst, a, n);
 }
+/** x where x > 0, else imm * x (NaN gives NaN). */
+export function leakyRelu(dst: usize, a: usize, n: i32, imm: f64): void {
+  const c = v128.splat<real>(<real>imm);
+  const zero = v128.splat<real>(0);
+  for (const end = dst + bytes(n); dst < end; dst += 16) {
+    const x = v128.load(a);
+    v128.store(dst, v128.bitselect(x, v128.mul<real>(x, c), v128.gt<real>(x, zero)));
+    a += 16;
+  }
+}
 export function abs(dst: usize, a: usize, n: i32): void {
   flatUnary(ABS, dst, a, n);
 }

@@ -202,39 +202,50 @@ function sumRows(dst: usize, a: usize, rows: i32, count: i32, step: usize, carri
  * A uniform value and a lane that hold the same elements give the same bits.
  */
 export function sumAll(dst: usize, a: usize, elements: i32, ld: i32): void {
-  if (ld == 1) store<real>(dst, uniformTotal(a, elements, false));
-  else lanedTotals(dst, a, elements, ld, false);
+  if (ld == 1) store<real>(dst, uniformTotal(a, 0, elements, PLAIN));
+  else lanedTotals(dst, a, 0, elements, ld, PLAIN);
 }
 
 /** Per lane l: dst[l] = sum_e a[e*ld + l]^2, the squares rounded, then summed as by sumAll. */
 export function sumSquares(dst: usize, a: usize, elements: i32, ld: i32): void {
-  if (ld == 1) store<real>(dst, uniformTotal(a, elements, true));
-  else lanedTotals(dst, a, elements, ld, true);
+  if (ld == 1) store<real>(dst, uniformTotal(a, 0, elements, SQUARE));
+  else lanedTotals(dst, a, 0, elements, ld, SQUARE);
 }
 
-// In the two bodies below `squares` is a constant at each call: it costs nothing at run time.
+/** Per lane l: dst[l] = sum_e a[e*ld + l] b[e*ld + l]: the bits of mul followed by sumAll. */
+export function sumAllMul(dst: usize, a: usize, b: usize, elements: i32, ld: i32): void {
+  if (ld == 1) store<real>(dst, uniformTotal(a, b - a, elements, PRODUCT));
+  else lanedTotals(dst, a, b - a, elements, ld, PRODUCT);
+}
+
+// What is summed is a constant at each call of the two bodies below: it costs nothing at run time.
+const PLAIN: i32 = 0;
+const SQUARE: i32 = 1;
+/** The value at p times the one `other` bytes further. */
+const PRODUCT: i32 = 2;
 
 // @ts-ignore: decorator
 @inline
-function term(p: usize, squares: bool): v128 {
+function term(p: usize, other: usize, what: i32): v128 {
   const x = v128.load(p);
-  return squares ? v128.mul<real>(x, x) : x;
+  if (what == PRODUCT) return v128.mul<real>(x, v128.load(p + other));
+  return what == SQUARE ? v128.mul<real>(x, x) : x;
 }
 
 /** Elements in the lanes: the eight partial sums are 8 / LANES registers. */
 // @ts-ignore: decorator
 @inline
-function uniformTotal(a: usize, elements: i32, squares: bool): real {
+function uniformTotal(a: usize, other: usize, elements: i32, what: i32): real {
   let s0 = v128.splat<real>(0);
   let s1 = v128.splat<real>(0);
   let s2 = v128.splat<real>(0);
   let s3 = v128.splat<real>(0);
   for (; elements >= 8; elements -= 8) {
-    s0 = v128.add<real>(s0, term(a, squares));
-    s1 = v128.add<real>(s1, term(a + 16, squares));
+    s0 = v128.add<real>(s0, term(a, other, what));
+    s1 = v128.add<real>(s1, term(a + 16, other, what));
     if (sizeof<real>() == 8) {
-      s2 = v128.add<real>(s2, term(a + 32, squares));
-      s3 = v128.add<real>(s3, term(a + 48, squares));
+      s2 = v128.add<real>(s2, term(a + 32, other, what));
+      s3 = v128.add<real>(s3, term(a + 48, other, what));
     }
     a += bytes(8);
   }
@@ -258,27 +269,28 @@ function uniformTotal(a: usize, elements: i32, squares: bool): real {
     p6 = v128.extract_lane<real>(s1, 2);
     p7 = v128.extract_lane<real>(s1, 3);
   }
-  if (elements > 0) p0 += single(a, squares);
-  if (elements > 1) p1 += single(a + bytes(1), squares);
-  if (elements > 2) p2 += single(a + bytes(2), squares);
-  if (elements > 3) p3 += single(a + bytes(3), squares);
-  if (elements > 4) p4 += single(a + bytes(4), squares);
-  if (elements > 5) p5 += single(a + bytes(5), squares);
-  if (elements > 6) p6 += single(a + bytes(6), squares);
+  if (elements > 0) p0 += single(a, other, what);
+  if (elements > 1) p1 += single(a + bytes(1), other, what);
+  if (elements > 2) p2 += single(a + bytes(2), other, what);
+  if (elements > 3) p3 += single(a + bytes(3), other, what);
+  if (elements > 4) p4 += single(a + bytes(4), other, what);
+  if (elements > 5) p5 += single(a + bytes(5), other, what);
+  if (elements > 6) p6 += single(a + bytes(6), other, what);
   return p0 + p1 + (p2 + p3) + (p4 + p5 + (p6 + p7));
 }
 
 // @ts-ignore: decorator
 @inline
-function single(p: usize, squares: bool): real {
+function single(p: usize, other: usize, what: i32): real {
   const x = load<real>(p);
-  return squares ? x * x : x;
+  if (what == PRODUCT) return x * load<real>(p + other);
+  return what == SQUARE ? x * x : x;
 }
 
 /** Lanes in the lanes: eight registers of partial sums for each register of lanes. */
 // @ts-ignore: decorator
 @inline
-function lanedTotals(dst: usize, a: usize, elements: i32, ld: i32, squares: bool): void {
+function lanedTotals(dst: usize, a: usize, other: usize, elements: i32, ld: i32, what: i32): void {
   const step = bytes(ld);
   for (; ld > 0; ld -= LANES) {
     let p = a;
@@ -292,30 +304,30 @@ function lanedTotals(dst: usize, a: usize, elements: i32, ld: i32, squares: bool
     let s7 = v128.splat<real>(0);
     let e = elements;
     for (; e >= 8; e -= 8) {
-      s0 = v128.add<real>(s0, term(p, squares));
+      s0 = v128.add<real>(s0, term(p, other, what));
       p += step;
-      s1 = v128.add<real>(s1, term(p, squares));
+      s1 = v128.add<real>(s1, term(p, other, what));
       p += step;
-      s2 = v128.add<real>(s2, term(p, squares));
+      s2 = v128.add<real>(s2, term(p, other, what));
       p += step;
-      s3 = v128.add<real>(s3, term(p, squares));
+      s3 = v128.add<real>(s3, term(p, other, what));
       p += step;
-      s4 = v128.add<real>(s4, term(p, squares));
+      s4 = v128.add<real>(s4, term(p, other, what));
       p += step;
-      s5 = v128.add<real>(s5, term(p, squares));
+      s5 = v128.add<real>(s5, term(p, other, what));
       p += step;
-      s6 = v128.add<real>(s6, term(p, squares));
+      s6 = v128.add<real>(s6, term(p, other, what));
       p += step;
-      s7 = v128.add<real>(s7, term(p, squares));
+      s7 = v128.add<real>(s7, term(p, other, what));
       p += step;
     }
-    if (e > 0) s0 = v128.add<real>(s0, term(p, squares));
-    if (e > 1) s1 = v128.add<real>(s1, term(p + step, squares));
-    if (e > 2) s2 = v128.add<real>(s2, term(p + 2 * step, squares));
-    if (e > 3) s3 = v128.add<real>(s3, term(p + 3 * step, squares));
-    if (e > 4) s4 = v128.add<real>(s4, term(p + 4 * step, squares));
-    if (e > 5) s5 = v128.add<real>(s5, term(p + 5 * step, squares));
-    if (e > 6) s6 = v128.add<real>(s6, term(p + 6 * step, squares));
+    if (e > 0) s0 = v128.add<real>(s0, term(p, other, what));
+    if (e > 1) s1 = v128.add<real>(s1, term(p + step, other, what));
+    if (e > 2) s2 = v128.add<real>(s2, term(p + 2 * step, other, what));
+    if (e > 3) s3 = v128.add<real>(s3, term(p + 3 * step, other, what));
+    if (e > 4) s4 = v128.add<real>(s4, term(p + 4 * step, other, what));
+    if (e > 5) s5 = v128.add<real>(s5, term(p + 5 * step, other, what));
+    if (e > 6) s6 = v128.add<real>(s6, term(p + 6 * step, other, what));
     const low = v128.add<real>(v128.add<real>(s0, s1), v128.add<real>(s2, s3));
     const high = v128.add<real>(v128.add<real>(s4, s5), v128.add<real>(s6, s7));
     v128.store(dst, v128.add<real>(low, high));

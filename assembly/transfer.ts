@@ -1,5 +1,5 @@
 /** What moves values between the stores of a run (data, draws, trace) and the lanes of a block. */
-import { bytes, splatAt } from "./lanes";
+import { bytes, LANES, splatAt } from "./lanes";
 import { indexLanes, normalLanes, signLanes, uniformLanes } from "./random";
 import { drawAddr, key0, key1, purpose, replica, sampleBase, step, traceAddr } from "./registers";
 
@@ -223,4 +223,46 @@ export function addToAverage(dst: usize, a: usize, lanes: i32): void {
 /** Copies n values. */
 export function copy(dst: usize, a: usize, n: i32): void {
   memory.copy(dst, a, bytes(n));
+}
+
+/**
+ * dst[i*strideD + j] = a[i*strideA + j],  i < rows, j < n: rows of n consecutive values, strides in values.
+ *
+ * Exactly these values are read and written: what lies between the rows may be live. A row's last register overlaps
+ * the one before, so dst and a do not. strideA = 0 repeats one row.
+ */
+export function copyRows(dst: usize, a: usize, rows: i32, n: i32, strideD: i32, strideA: i32): void {
+  const stepD = bytes(strideD);
+  const stepA = bytes(strideA);
+  if (n < LANES) {
+    for (; n > 0; --n) {
+      copyColumn(dst, a, rows, stepD, stepA);
+      dst += sizeof<real>();
+      a += sizeof<real>();
+    }
+    return;
+  }
+  const last = bytes(n) - 16;
+  for (; rows > 0; --rows) {
+    let q: usize = 0;
+    for (; q + 48 <= last; q += 64) {
+      v128.store(dst + q, v128.load(a + q));
+      v128.store(dst + q, v128.load(a + q, 16), 16);
+      v128.store(dst + q, v128.load(a + q, 32), 32);
+      v128.store(dst + q, v128.load(a + q, 48), 48);
+    }
+    for (; q < last; q += 16) v128.store(dst + q, v128.load(a + q));
+    v128.store(dst + last, v128.load(a + last));
+    dst += stepD;
+    a += stepA;
+  }
+}
+
+/** One value of each row; strides in bytes. */
+function copyColumn(dst: usize, a: usize, rows: i32, stepD: usize, stepA: usize): void {
+  for (; rows > 0; --rows) {
+    store<real>(dst, load<real>(a));
+    dst += stepD;
+    a += stepA;
+  }
 }

@@ -6,6 +6,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Bench } from "tinybench";
 import * as noetherflow from "../dist/index.js";
 import { jobs, N } from "./jobs.mjs";
+import { checkMeasure, prepareMeasure } from "./measures.mjs";
 import { nets, uniforms } from "./nets.mjs";
 import { checksum, programs } from "./plain.mjs";
 import { loadPrototypes, prototypeRankOne, prototypeTwoLayer } from "./prototypes.mjs";
@@ -14,6 +15,8 @@ const { name, rounds, prototypes: folder, profile } = JSON.parse(process.argv[2]
 const job = jobs.find((j) => j.name === name);
 const engine = await noetherflow.createEngine();
 const prototypes = folder === null ? null : await loadPrototypes(folder);
+
+const context = { engine, noetherflow, prototypes };
 
 /** Steps of the comparison of both sides. */
 const CHECK_STEPS = 10;
@@ -45,6 +48,7 @@ const children = [];
  * instead, which also measures.
  */
 function prepare(side) {
+  if (job.measures) return prepareMeasure(context, side);
   const built = net(side);
   const data = built.data(N);
   if (side.kind === "ours") {
@@ -247,7 +251,7 @@ for (let round = 0; round < rounds; round++) {
   }
   for (const task of await bench.run()) samples[task.name].ms.push(task.result.latency.samples[0]);
   for (const [label, side] of sides) {
-    if (side.kind === "ours" && (side.profile || profile))
+    if (side.kind === "ours" && !job.measures && (side.profile || profile))
       (profiles[label] ??= []).push(await profileOf(ready.get(label)));
   }
 }
@@ -255,16 +259,19 @@ for (let round = 0; round < rounds; round++) {
 for (const child of children) child.disconnect();
 
 const checks = [];
-for (const [label, side] of sides) if (side.kind !== "ours") checks.push(await check(label, side));
+for (const [label, side] of sides) {
+  if (side.kind === "ours") continue;
+  checks.push(await (job.measures ? checkMeasure(context, label, side) : check(label, side)));
+}
 
-const { settings } = await ready.get("ours").simulate({ steps: 1 });
+const { dtype, variant, wasmSha256 } = engine;
 console.log(
   JSON.stringify({
     sides: Object.fromEntries(
       sides.map(([label, side]) => {
         const { checksums, ...times } = samples[label];
         const replicas = side.replicas ?? 1;
-        const flops = side.S * net(side).flopsPerSample * replicas;
+        const flops = job.measures ? 0 : side.S * net(side).flopsPerSample * replicas;
         // the same seed gives the same run in every round
         const repeats = side.kind !== "ours" || checksums.every((sum) => sum === checksums[0]);
         return [
@@ -284,6 +291,6 @@ console.log(
     peak: peak ? { ms: samples.peak.ms, cpuMs: samples.peak.cpuMs, flops: peak.flops } : null,
     checks,
     prototypeSha256: prototypes?.sha256 ?? null,
-    core: { dtype: settings.dtype, variant: settings.variant, sha256: settings.wasmSha256 },
+    core: { dtype, variant, sha256: wasmSha256 },
   }),
 );

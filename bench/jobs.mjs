@@ -1,5 +1,7 @@
 // The jobs: what runs in turns inside one process, what is compared, and what each comparison has to reach.
 
+import { measuringJobs } from "./measures.mjs";
+
 /** Samples of every data set. */
 export const N = 2048;
 
@@ -132,4 +134,5 @@ export const jobs = [
   weightNormJob(16, 32, 30_000),
   weightNormJob(64, 32, 2_500),
   rankOneJob,
+  ...measuringJobs,
 ];

@@ -18,7 +18,7 @@ export function normals(seed) {
   return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
 }
 
-const filled = (n, value) => Float64Array.from({ length: n }, value);
+export const filled = (n, value) => Float64Array.from({ length: n }, value);
 
 /** x normal; y is x, cut or repeated to the size of the output, plus noise of size 0.1. */
 function regression(N, d, o, seed) {

@@ -1,4 +1,4 @@
-// The hand-built prototypes, which are not part of this project: jobs.wasm in a folder that --prototypes names.
+// The hand-built prototypes, which are not part of this project: jobs2.wasm (all of them) in a folder that --prototypes names.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -7,9 +7,9 @@ import { transpose } from "./plain.mjs";
 /** Where the prototypes' own data may begin. */
 const HEAP = 65536;
 
-/** Instantiates DIR/as/jobs.wasm. */
+/** Instantiates DIR/as/jobs2.wasm. */
 export async function loadPrototypes(dir) {
-  const bytes = readFileSync(join(dir, "as/jobs.wasm"));
+  const bytes = readFileSync(join(dir, "as/jobs2.wasm"));
   const { instance } = await WebAssembly.instantiate(bytes, { env: { abort() {} } });
   return { exports: instance.exports, sha256: createHash("sha256").update(bytes).digest("hex") };
 }

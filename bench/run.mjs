@@ -20,7 +20,7 @@ const help = `npm run bench -- [options]
 
   --only TEXT         jobs whose name contains one of these texts (comma separated); repeatable
   --rounds N          rounds of every job, at least 5 (default 15), spread over ${PASSES} processes
-  --prototypes DIR    compare with the hand-built prototypes: DIR/as/jobs.wasm
+  --prototypes DIR    compare with the hand-built prototypes: DIR/as/jobs2.wasm
   --profile           print where the time of a step goes
   --json FILE         write the raw results there (default bench/results/speed-${nodeMajor}.json, if all jobs run)
   --list              print the names of the jobs
@@ -63,8 +63,8 @@ const chosen =
       : jobs.filter((job) => wanted.some((text) => job.name.includes(text)));
 if (chosen.length === 0) stop(`no job is named like ${wanted.join(", ")}; --list shows the names.`);
 const prototypes = args.prototypes === undefined ? null : resolve(args.prototypes);
-if (prototypes !== null && !existsSync(join(prototypes, "as/jobs.wasm")))
-  stop(`--prototypes: ${join(prototypes, "as/jobs.wasm")} does not exist.`);
+if (prototypes !== null && !existsSync(join(prototypes, "as/jobs2.wasm")))
+  stop(`--prototypes: ${join(prototypes, "as/jobs2.wasm")} does not exist.`);
 
 /** Compiles the peak when it is missing or older than its source. */
 function refreshPeak() {

@@ -15,13 +15,47 @@ export type { Engine } from "./engine.ts";
 export { type ErrorCode, NoetherflowError } from "./errors.ts";
 export { type Block, type Input, Model, type ModelJSON, model, parseModel } from "./graph/model.ts";
 export type { Node as Expr } from "./graph/node.ts";
-export { type AxisOptions, type Operand, ops } from "./graph/ops.ts";
+export { type AxisOptions, type Operand, ops, type PadOptions, type SliceOptions } from "./graph/ops.ts";
 export { parseSampler, Sampler, type SamplerJSON, sampler } from "./graph/sampler.ts";
 export type { InitKind, InitOptions } from "./models/init.ts";
+export {
+  type Activation,
+  type AttentionOptions,
+  type LinearLayer,
+  layers,
+  type NormOptions,
+  type WeightNormOptions,
+} from "./models/layers.ts";
+export { type Loss, losses } from "./models/losses.ts";
 export { MomentMatched, momentMatched } from "./models/moment-matched.ts";
+export {
+  type AttentionModelOptions,
+  type EmbeddingOptions,
+  type FeedForwardOptions,
+  models,
+  type NormNetOptions,
+  type TwoLayerOptions,
+} from "./models/ready.ts";
 export type { Data } from "./models/samples.ts";
-export type { FreshOptions, PlanEstimate, Problem } from "./problem.ts";
+export type { FreshOptions } from "./problem/base.ts";
+export type {
+  Curvature,
+  Eigenvalue,
+  EigenvalueOptions,
+  HessianTraceOptions,
+  SpectrumOptions,
+} from "./problem/curvature.ts";
+export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
+export type { EquilibriumOptions, MatrixFlow, OrbitEquilibrium } from "./problem/symmetries.ts";
+export type { PlanEstimate, Problem } from "./problem.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
-export type { Estimate } from "./stats/estimate.ts";
+export type { SpectralDensity } from "./stats/density.ts";
+export { type Estimate, interval, studentT } from "./stats/estimate.ts";
+export type { NoiseMethod, NoiseMoments } from "./stats/noise.ts";
+export type { Control, LinearOperator } from "./stats/operator.ts";
+export type { SymmetryCheck } from "./symmetry/check.ts";
+export type { Equilibrium } from "./symmetry/equilibrium.ts";
+export type { DirectionFlow, NoetherFlow } from "./symmetry/flow.ts";
 export { Generator, type GeneratorJSON, symmetry } from "./symmetry/generator.ts";
+export type { StrengthOptions } from "./symmetry/strength.ts";
 export type { BalancedFactors, Gammas, MatrixLike, TwoLayer } from "./symmetry/two-layer.ts";

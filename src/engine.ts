@@ -67,7 +67,9 @@ export class Engine {
         show(model),
         "Make one with model({...}) or parseModel(json).",
       );
-    const problem = new Problem(this.#host, model, data, options, (p) => this.#problems.delete(p));
+    const problem: Problem = new Problem(this.#host, model, data, options, () =>
+      this.#problems.delete(problem),
+    );
     this.#problems.add(problem);
     return problem;
   }

@@ -85,7 +85,8 @@ function showWhole(value: unknown): string {
 
 /** `[2, 3]` for a shape. */
 export function showShape(shape: readonly number[]): string {
-  return `[${shape.join(", ")}]`;
+  // an axis of one entry per sample has size Infinity until the batch is known
+  return `[${shape.map((d) => (d === Infinity ? "batch" : d)).join(", ")}]`;
 }
 
 /** A finite number, optionally within [min, max]. */

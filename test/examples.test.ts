@@ -26,6 +26,8 @@ test("the folder holds the examples that are tested here and no other", () => {
     "02-your-own-model.ts",
     "03-replicas-and-records.ts",
     "04-sampler-teacher.ts",
+    "05-gradient-noise.ts",
+    "06-curvature.ts",
   ]);
 });
 
@@ -130,6 +132,84 @@ describe("04-sampler-teacher", () => {
       expect(stdErr).toBeLessThan(0.05 * predicted);
       // the mean gradient is 0 to rounding, and enters squared
       expect(Math.abs(gdChange)).toBeLessThan(1e-20);
+    },
+    LIMIT,
+  );
+});
+
+describe("05-gradient-noise", () => {
+  test(
+    "estimates are those of the whole set, and of the law, |z| < 4.9; the moments give the power to 1e-12",
+    async () => {
+      const { rows, byMoments, top } = (await import("../examples/05-gradient-noise.ts")).found;
+      expect(printed).toHaveLength(6 + 4 + 2);
+      const [whole, ...sampled] = rows;
+      expect(whole!.slice(1)).toMatchObject([
+        { stdErr: 0, method: "exact" },
+        { stdErr: 0, method: "exact" },
+      ]);
+      expect(Math.abs(byMoments - whole![2].value)).toBeLessThan(1e-12);
+      expect(sampled.map(([, trace]) => trace.count)).toEqual([100, 1000, 1000, 100_000]);
+      const z = (a: { value: number; stdErr: number }, b: { value: number; stdErr: number }) =>
+        Math.abs(a.value - b.value) / Math.sqrt(a.stdErr * a.stdErr + b.stdErr * b.stdErr);
+      const law = sampled[3]!;
+      for (const k of [1, 2] as const) {
+        // draws against their set, few fresh samples against many
+        for (const row of sampled.slice(0, 2)) expect(z(row[k], whole![k])).toBeLessThan(4.9);
+        expect(z(sampled[2]![k], law[k])).toBeLessThan(4.9);
+        // ten times the samples: the standard error falls by sqrt(10), to within a factor of 2
+        const fall = sampled[0]![k].stdErr / sampled[1]![k].stdErr;
+        expect(Math.abs(Math.log(fall / Math.sqrt(10)))).toBeLessThan(Math.log(2));
+      }
+      expect(top).toHaveLength(3);
+      for (const [i, { value, residual, converged }] of top.entries()) {
+        expect(value).toBeGreaterThan(0);
+        expect(value).toBeLessThanOrEqual(top[i - 1]?.value ?? Infinity);
+        expect([converged, residual < 1e-7]).toEqual([true, true]);
+      }
+    },
+    LIMIT,
+  );
+});
+
+describe("06-curvature", () => {
+  test(
+    "traces are that of the matrix, |z| < 4.9; eigenvalues are where the matrix has them, within their residuals",
+    async () => {
+      const { traces, max, min, gaussNewton, density, shares, H, P } = (
+        await import("../examples/06-curvature.ts")
+      ).found;
+      expect(printed).toHaveLength(5 + 4 + 6);
+      let trace = 0;
+      for (let i = 0; i < P; i++) trace += H[i * P + i]!;
+      for (const { method, estimate } of traces) {
+        if (method === "exact") expect(Math.abs(estimate.value - trace)).toBeLessThan(1e-12 * P);
+        else expect(Math.abs(estimate.value - trace)).toBeLessThan(4.9 * estimate.stdErr);
+      }
+      const errors = traces.map(({ estimate }) => estimate.stdErr);
+      expect(errors[2]!).toBeLessThan(errors[1]!); // hutch++ against Hutchinson
+      expect(errors[3]!).toBeLessThan(errors[2]!); // xtrace against hutch++
+      // |H v - lambda v| of the vectors, by the matrix
+      for (const { value, residual, vector } of [max, min]) {
+        let squares = 0;
+        for (let i = 0; i < P; i++) {
+          let sum = -value * vector[i]!;
+          for (let j = 0; j < P; j++) sum += H[i * P + j]! * vector[j]!;
+          squares += sum * sum;
+        }
+        expect(Math.sqrt(squares)).toBeLessThan(residual + 1e-12);
+        expect(residual).toBeLessThan(1e-7 * max.value);
+      }
+      // no other direction bends more, or less
+      for (let i = 0; i < P; i++) {
+        expect(H[i * P + i]!).toBeLessThanOrEqual(max.value + 1e-12);
+        expect(H[i * P + i]!).toBeGreaterThanOrEqual(min.value - 1e-6);
+      }
+      expect(gaussNewton.min.value).toBeGreaterThan(-1e-12);
+      expect(min.value).toBeLessThan(0);
+      const mean = density.average((x) => x);
+      expect(Math.abs(P * mean.value - trace)).toBeLessThan(4.9 * P * mean.stdErr);
+      expect(shares.at(-1)!.value).toBeCloseTo(1, 12);
     },
     LIMIT,
   );

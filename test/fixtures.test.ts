@@ -14,6 +14,8 @@ interface GeneratorFixture {
   dense?: number[];
   center?: number[];
   C: number;
+  traceSigmaA: number;
+  gAg: number;
 }
 
 interface Trajectory {
@@ -33,6 +35,7 @@ interface Fixture {
   data: Record<string, number[]>;
   theta: Record<string, number[]>;
   settings: { eta: number; S: number; gamma: number };
+  v: number[];
   schedule: { batches: number[][] };
   expected: {
     loss: number;
@@ -40,6 +43,21 @@ interface Fixture {
     perSampleLoss: number[];
     gradient: number[];
     gradientWithDecay: number[];
+    gradientSquareNorm: number;
+    perSampleGradients: { rows: number[]; values: number[][] };
+    perSampleJvp: number[];
+    traceSigma: number;
+    Sigma?: number[];
+    hessian: { trace: number; lambdaMax: number; lambdaMin: number; Hv: number[]; full?: number[] };
+    products: {
+      U: string;
+      W: string;
+      transposeW: boolean;
+      h: number;
+      S_U: number[];
+      S_W: number[];
+      Q: number[];
+    }[];
     generators: GeneratorFixture[];
     trajectories: Record<"gd" | "gdDecay" | "sgd" | "sgdDecay", Trajectory>;
   };
@@ -195,6 +213,83 @@ describe.each(NAMES)("%s", async (name) => {
     }
   });
 
+  test("per-sample gradients and directional derivatives agree to 1e-12", () => {
+    const { rows, values } = expected.perSampleGradients;
+    const flat = values.flat();
+    expectClose([name, "perSampleGradients"], problem.perSampleGradients(theta, { rows }), flat, 1e-12);
+    expectClose(
+      [name, "perSampleJvp"],
+      problem.jacobianVector(theta, fixture.v),
+      expected.perSampleJvp,
+      1e-12,
+    );
+    const g = Array.from(problem.gradient(theta));
+    const square = g.reduce((n, x) => n + x * x, 0);
+    expectClose([name, "gradientSquareNorm"], [square], [expected.gradientSquareNorm], 1e-11);
+  });
+
+  test("noise: Sigma, its trace, Tr[Sigma A], gbar A gbar and the matrix moments agree to 1e-11, by both methods", async () => {
+    const sigma = await problem.noiseCovariance(theta);
+    if (expected.Sigma !== undefined) expectClose([name, "Sigma"], sigma, expected.Sigma, 1e-11);
+    const g = problem.gradient(theta);
+    for (const method of ["structured", "streamed"] as const) {
+      const trace = problem.noiseTrace(theta, { method });
+      expect(trace).toMatchObject({ stdErr: 0, count: fixture.N, method: "exact" });
+      expectClose([name, `traceSigma, ${method}`], [trace.value], [expected.traceSigma], 1e-11);
+      for (const generator of expected.generators) {
+        const A = denseOf(fixture, generator);
+        // what the terms of Tr[Sigma A] and of g A g may lose to each other
+        let scale = 0;
+        let gAg = 0;
+        for (let i = 0; i < fixture.P; i++) {
+          for (let j = 0; j < fixture.P; j++) {
+            const a = A[i * fixture.P + j]!;
+            scale +=
+              Math.abs(a) *
+              (Math.sqrt(sigma[i * fixture.P + i]! * sigma[j * fixture.P + j]!) + Math.abs(g[i]! * g[j]!));
+            gAg += a * g[i]! * g[j]!;
+          }
+        }
+        const power = problem.noisePower(theta, symmetry.generator(generator), { method });
+        if (scale > 0) {
+          expectClose([name, `traceSigmaA, ${method}`], [power.value], [generator.traceSigmaA], 1e-11, scale);
+          expectClose([name, "gAg"], [gAg], [generator.gAg], 1e-11, scale);
+        } else expect([power.value, generator.traceSigmaA]).toEqual([0, 0]);
+      }
+      for (const { U, W, transposeW, S_U, S_W, Q } of expected.products ?? []) {
+        const moments = problem.noiseMoments(theta, U, W, { transposeW, method });
+        expectClose([name, `S_U, ${method}`], moments.SU, S_U, 1e-11);
+        expectClose([name, `S_W, ${method}`], moments.SW, S_W, 1e-11);
+        expectClose([name, "Q"], moments.Q, Q, 1e-11);
+      }
+    }
+    // the operator against the matrix
+    const product = Array.from({ length: fixture.P }, (_, i) =>
+      fixture.v.reduce((n, x, j) => n + sigma[i * fixture.P + j]! * x, 0),
+    );
+    const largest = Array.from(sigma).reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+    const length = fixture.v.reduce((n, x) => n + Math.abs(x), 0);
+    expectClose([name, "Sigma v"], problem.noiseVector(theta, fixture.v), product, 1e-12, largest * length);
+  });
+
+  test("curvature: H v, the Hessian, its trace and extreme eigenvalues agree to 1e-10", async () => {
+    const { Hv, full, trace, lambdaMax, lambdaMin } = expected.hessian;
+    expectClose([name, "Hv"], problem.hessianVector(theta, fixture.v), Hv, 1e-11);
+    const H = await problem.hessian(theta);
+    if (full !== undefined) expectClose([name, "hessian"], H, full, 1e-11);
+    const scale = Math.max(Math.abs(lambdaMax), Math.abs(lambdaMin), Math.abs(trace));
+    const exact = await problem.hessianTrace(theta);
+    expect(exact).toMatchObject({ stdErr: 0, method: "exact" });
+    expectClose([name, "trace of the Hessian"], [exact.value], [trace], 1e-10, scale);
+    const blocks = await Promise.all(
+      fixture.paramOrder.map(async (block) => (await problem.hessianTrace(theta, { block })).value),
+    );
+    expectClose([name, "sum of block traces"], [blocks.reduce((a, b) => a + b)], [trace], 1e-10, scale);
+    const { max, min } = await problem.sharpness(theta, { tolerance: 1e-13 });
+    expectClose([name, "lambdaMax"], [max.value], [lambdaMax], 1e-10, scale);
+    expectClose([name, "lambdaMin"], [min.value], [lambdaMin], 1e-10, scale);
+  });
+
   describe.each(["samples", "replicas", "features"] as const)("with %s in the lanes", (lanes) => {
     const generators = new Map<string, Generator>(
       expected.generators.map((g) => [g.name, symmetry.generator(g)]),
@@ -258,5 +353,14 @@ describe.each(NAMES)("%s in f32", async (name) => {
     const gradient = problem.gradient(theta);
     expect(gradient).toBeInstanceOf(Float32Array);
     expectClose([name, "f32 gradient"], gradient, expected.gradient, F32_BOUND);
+    expectClose(
+      [name, "f32 perSampleJvp"],
+      problem.jacobianVector(theta, fixture.v),
+      expected.perSampleJvp,
+      F32_BOUND,
+    );
+    expectClose([name, "f32 Hv"], problem.hessianVector(theta, fixture.v), expected.hessian.Hv, F32_BOUND);
+    const trace = problem.noiseTrace(theta).value;
+    expectClose([name, "f32 traceSigma"], [trace], [expected.traceSigma], F32_BOUND);
   });
 });

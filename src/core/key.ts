@@ -15,6 +15,8 @@ export const PURPOSE = {
   init: 4,
   /** Fresh samples of a measurement outside any run. */
   measure: 5,
+  /** Probe vectors of estimators. */
+  probe: 6,
 } as const;
 
 /** Key of the counter-based generator: two 32-bit words. */

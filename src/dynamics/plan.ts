@@ -1,12 +1,12 @@
 import type { Key } from "../core/key.ts";
 import { PURPOSE } from "../core/key.ts";
-import { internal } from "../errors.ts";
-import { gradient } from "../graph/derive.ts";
+import { fail, internal, show } from "../errors.ts";
+import { gradient, meanOver } from "../graph/derive.ts";
 import { type Lanes, Planner, paddedLanes, type Real } from "../graph/layout.ts";
 import { type Effect, lower } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "../graph/node.ts";
-import { batchSum, norm, scale } from "../graph/ops.ts";
+import { norm } from "../graph/ops.ts";
 import { type Draws, placePass, RUN_BYTES } from "../graph/program.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Setting } from "./options.ts";
@@ -55,8 +55,19 @@ const MAX_GROUP = 256;
  * Samples in the lanes when a batch fills them and products are large enough for tiles; replicas
  * when there are several and the model is small or the batch short; else the features of one sample.
  */
-export function chooseLanes(model: Model, loss: Node, setting: Setting, real: Real): LaneChoice {
+export function chooseLanes(model: Model, samples: Samples, setting: Setting, real: Real): LaneChoice {
   const { replicas, S, lowering } = setting;
+  if (samples.coupled) {
+    if (lowering.lanes !== undefined && lowering.lanes !== "samples")
+      fail(
+        "unsupported",
+        "simulate: lowering.lanes",
+        'a loss with batch ops needs all samples of a batch side by side: lanes "samples"',
+        show(lowering.lanes),
+      );
+    return { lanes: "samples", groups: replicas, groupLanes: 1, block: S };
+  }
+  const loss = samples.lossIn(S);
   const widest = Math.max(...model.blocks.flatMap((b) => [...b.shape, 1]));
   const lanes =
     lowering.lanes ?? (replicas >= 4 && (widest <= 8 || S < 4) ? "replicas" : S < 4 ? "features" : "samples");
@@ -106,7 +117,7 @@ export function planRun(
   real: Real,
   base: number,
 ) {
-  const choice = chooseLanes(model, samples.loss, setting, real);
+  const choice = chooseLanes(model, samples, setting, real);
   const ld = choice.lanes === "replicas" ? paddedLanes(real, choice.groupLanes) : 1;
   const { scheme, S } = setting;
   const planner = new Planner(base);
@@ -201,7 +212,7 @@ export function planRun(
   // the step: gradient of sum_i w_i ell_i, the work it does, the update
   const trainable = theta.filter((t) => t.block.trainable);
   const gradients = gradient(
-    samples.loss,
+    samples.lossIn(S),
     trainable.map((t) => t.node),
     model.graph.number(scheme.weight(S)),
     S,
@@ -233,7 +244,7 @@ export function planRun(
   );
 
   // mean loss of the batch the next step uses: recorded, or asked for when a run diverges
-  const lossEffects: Effect[] = [{ kind: "record", value: meanLoss(samples.loss, S), slot: 0 }];
+  const lossEffects: Effect[] = [{ kind: "record", value: meanOver(samples.lossIn(S), S), slot: 0 }];
   const lossPass = placePass(
     planner,
     lower(lossEffects, { ...shape, source: samples.source(S, shared) }),
@@ -260,7 +271,7 @@ export function planRun(
     else
       probeEffects.push({
         kind: "record",
-        value: s.kind === "loss" ? meanLoss(samples.loss, count) : s.node!,
+        value: s.kind === "loss" ? meanOver(samples.lossIn(count), count) : s.node!,
         slot,
       });
     slot += s.entries * choice.groupLanes;
@@ -304,11 +315,6 @@ export function planRun(
     lossPass,
     probePass,
   };
-}
-
-/** Mean of the loss over the samples of a pass. */
-export function meanLoss(loss: Node, count: number): Node {
-  return (loss.varies & VARIES_WITH_SAMPLE) !== 0 ? scale(batchSum(loss), 1 / count) : loss;
 }
 
 /** Fields of the control block of a run. */

@@ -51,6 +51,28 @@ export function emitOp(layout: Layout, node: Node, pair: Pair | undefined, secti
         imm: node.attrs.c!,
       });
     }
+    case "leaky_relu": {
+      const a = address(arg);
+      const dst = layout.place(node, section);
+      return code.emit("leakyRelu", { dst, a, n: elements * width, imm: node.attrs.slope! });
+    }
+    case "slice":
+    case "pad":
+    case "concat":
+      return emitBlock(layout, node, section);
+    case "batch_stack": {
+      // the rows are the lanes
+      const a = layout.inLanes(arg, section);
+      const { lanes, ld } = section;
+      const dst = layout.place(node, section);
+      return code.emit("laneTranspose", { dst, a, outer: 1, inner: arg.shape[0]!, so: 1, si: 1, lanes, ld });
+    }
+    case "batch_pick": {
+      const a = address(arg);
+      const [rows, cols] = asMatrix(arg.shape);
+      const dst = layout.place(node, section);
+      return code.emit("transpose", { dst, a, rows, cols, ldd: section.ld, lda: cols });
+    }
     case "sum":
     case "sqnorm": {
       const a = address(arg);
@@ -77,6 +99,42 @@ export function emitOp(layout: Layout, node: Node, pair: Pair | undefined, secti
     }
   }
 }
+
+/** Copies blocks along an axis; a slice along the first axis is read where it lies. */
+function emitBlock(layout: Layout, node: Node, section: Section): void {
+  const { code } = section;
+  const width = layout.width(node, section);
+  const axis = node.attrs.axis!;
+  // values between one entry of the axis and the next, lanes counted
+  const inner = (shape: readonly number[]) => (axis === 0 && shape.length === 2 ? shape[1]! : 1) * width;
+  const rowOf = (shape: readonly number[]) => shape[axis]! * inner(shape);
+  const rows = axis === 0 ? 1 : node.shape[0]!;
+  const { bytes } = layout.real;
+  const copy = (dst: number, strideD: number, a: number, strideA: number, n: number) =>
+    code.emit("copyRows", { dst, a, rows, n, strideD, strideA });
+  if (node.op === "slice") {
+    const arg = node.args[0]!;
+    const { address, laned } = layout.at(arg, section);
+    const from = address + node.attrs.start! * inner(arg.shape) * bytes;
+    if (axis === 0) section.places.set(node, { address: from, laned });
+    else copy(layout.place(node, section), rowOf(node.shape), from, rowOf(arg.shape), rowOf(node.shape));
+    return;
+  }
+  const addresses = node.args.map((a) =>
+    layout.isLaned(node) ? layout.inLanes(a, section) : layout.at(a, section).address,
+  );
+  const dst = layout.place(node, section);
+  const stride = rowOf(node.shape);
+  if (node.op === "pad") code.emit("fill", { dst, n: elementsOf(node, width), imm: 0 });
+  let at = dst + (node.attrs.before ?? 0) * inner(node.shape) * bytes;
+  for (const [i, arg] of node.args.entries()) {
+    const n = rowOf(arg.shape);
+    copy(at, stride, addresses[i]!, n, n);
+    at += n * bytes;
+  }
+}
+
+const elementsOf = (node: Node, width: number): number => sizeOf(node.shape) * width;
 
 function emitBinary(layout: Layout, node: Node, section: Section): void {
   const [a, b] = [node.args[0]!, node.args[1]!];
@@ -133,6 +191,12 @@ function emitBroadcast(
 
 function emitPair(layout: Layout, node: Node, { inner, kernel, other }: Pair, section: Section): void {
   const at = (arg: Node | null | undefined) => (arg == null ? 0 : layout.at(arg, section).address);
+  if (kernel === "sumAllMul") {
+    const [a, b] = [at(inner.args[0]), at(inner.args[1] ?? inner.args[0])];
+    const elements = sizeOf(inner.shape);
+    const ld = layout.width(inner, section);
+    return section.code.emit(kernel, { dst: layout.place(node, section), a, b, elements, ld });
+  }
   if (kernel === "sumAxisMul") {
     const along = alongAxis(inner, node.attrs.axis!, layout.width(inner, section));
     const [a, b] = [at(inner.args[0]), at(inner.args[1] ?? inner.args[0])];

@@ -4,7 +4,7 @@ import { type Node, sizeOf } from "./node.ts";
 export interface Pair {
   /** The op that is not computed on its own. */
   readonly inner: Node;
-  /** Kernel of the pair, see assembly/fused.ts; or sumAxisMul. */
+  /** Kernel of the pair, see assembly/fused.ts; or a sum of products. */
   readonly kernel: string;
   /** The other operand of the outer op; null when that is a number. */
   readonly other: Node | null;
@@ -22,6 +22,18 @@ export interface Uses {
 export function viewed(node: Node): Node {
   let inner = node;
   while (inner.op === "transpose") inner = inner.args[0]!;
+  return inner;
+}
+
+/** The node whose memory a value is read from: views of all kinds seen through. */
+export function storage(node: Node): Node {
+  let inner = node;
+  while (
+    inner.op === "transpose" ||
+    inner.op === "reshape" ||
+    (inner.op === "slice" && inner.attrs.axis === 0)
+  )
+    inner = inner.args[0]!;
   return inner;
 }
 
@@ -52,12 +64,11 @@ export function countUses(order: readonly Node[], roots: readonly Node[]): Uses 
   return { count, isUsed: (node) => count.has(node) };
 }
 
-/** A sum along an axis over products or squares that nobody else reads. */
+/** A sum over products or squares that nobody else reads. */
 function isSumOfProducts(outer: Node, uses: Uses): boolean {
   const inner = outer.args[0]!;
   return (
     outer.op === "sum" &&
-    outer.attrs.axis != null &&
     uses.isUsed(outer) &&
     (inner.op === "mul" || inner.op === "square") &&
     uses.count.get(inner) === 1
@@ -66,7 +77,7 @@ function isSumOfProducts(outer: Node, uses: Uses): boolean {
 
 /**
  * Pairs of elementwise ops that are computed in one pass: the inner one is used once, and all
- * operands lie alike; also products summed along an axis. A node is inner of at most one pair and outer of at most one, never both.
+ * operands lie alike; also products that are summed. A node is inner of at most one pair and outer of at most one, never both.
  *
  * @param together whether two nodes are computed in the same stage
  * @param alike    whether two nodes lie in the same layout
@@ -84,7 +95,8 @@ export function pairUp(
     if (isSumOfProducts(outer, uses) && together(outer.args[0]!, outer)) {
       const inner = outer.args[0]!;
       if (!pairs.has(inner) && !taken.has(inner) && inner.args.every((a) => fits(a, inner))) {
-        pairs.set(outer, { inner, kernel: "sumAxisMul", other: null });
+        const kernel = outer.attrs.axis == null ? "sumAllMul" : "sumAxisMul";
+        pairs.set(outer, { inner, kernel, other: null });
         taken.add(inner);
         continue;
       }

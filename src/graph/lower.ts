@@ -1,9 +1,10 @@
 import { internal } from "../errors.ts";
 import { emitOp } from "./emit.ts";
-import { countUses, isFusedProduct, type Pair, pairUp, type Uses, viewed } from "./fuse.ts";
+import { countUses, isFusedProduct, type Pair, pairUp, storage, type Uses } from "./fuse.ts";
 import { Code } from "./instructions.ts";
 import { type Lanes, Layout, type Planner, paddedLanes, type Real, type Section } from "./layout.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
+import { rowOf } from "./ops.ts";
 import { emitProduct, operands, sumOfProducts } from "./product.ts";
 import { Scratch } from "./scratch.ts";
 
@@ -108,7 +109,7 @@ class Lowering {
   /** Samples one after the other: replicas or features in the lanes. */
   readonly #oneByOne: boolean;
   /** The whole batch is one execution of the body, so sums over it are not carried. */
-  readonly #atOnce: boolean;
+  #atOnce: boolean;
   readonly #scratch = new Scratch();
   readonly #code = { setup: new Code(), before: new Code(), after: new Code() };
   /** Second accumulator of full sums over the batch. */
@@ -132,7 +133,13 @@ class Lowering {
       "value" in e ? [e.value] : e.kind === "update" && e.gradient ? [e.gradient] : [],
     );
     const order = reachable(roots);
-    const stages = new Map(order.map((n) => [n, stageOf(n)]));
+    // a stack of all samples, or values of a sample behind a sum over the batch: all have to be there at once
+    const coupled =
+      order.some((n) => rowOf(n.op)?.couples || (isSampleValue(n) && n.phase > 0)) ||
+      effects.some((e) => e.kind === "storeSamples" && e.value.phase > 0);
+    if (coupled && this.#oneByOne) internal("lower", "samples that are coupled go side by side in the lanes");
+    if (coupled) this.#atOnce = true;
+    const stages = new Map(order.map((n) => [n, coupled ? stageAtOnce(n) : stageOf(n)]));
     this.#uses = countUses(order, roots);
     if (this.#o.fuse) this.#planFusion(order, effects, stages);
     const emitStage = (stage: Stage, section: Section) => {
@@ -156,10 +163,11 @@ class Lowering {
     emitStage("setup", outside(this.#code.setup));
     const before = outside(this.#code.before);
     emitStage("before", before);
-    for (const node of order) if (node.op === "batch_sum") this.#openSum(node, before);
+    for (const node of order) if (node.op === "batch_sum" && !coupled) this.#openSum(node, before);
 
     // the body, once for full blocks and once for the rest
-    const width = this.#oneByOne ? 1 : Math.max(1, Math.min(this.#o.block, source.samples));
+    const block = coupled ? source.samples : this.#o.block;
+    const width = this.#oneByOne ? 1 : Math.max(1, Math.min(block, source.samples));
     const blocks = Math.floor(source.samples / width);
     const rest = source.samples - blocks * width;
     const emitBody = (samples: number): Code => {
@@ -169,12 +177,13 @@ class Lowering {
       const section: Section = {
         code,
         ...inner,
-        places: new Map(places),
+        places: coupled ? places : new Map(places),
         sampleMajor: new Map(),
         records: new Map(),
       };
       this.#emitInputs(order, section);
-      for (const node of order) {
+      if (coupled) this.#emitCoupled(order, stages, section, { ...outside(code), places: section.places });
+      for (const node of coupled ? [] : order) {
         if (stages.get(node) === "body" && this.#needsBuffer(node)) this.#emit(node, section);
         if (node.op === "batch_sum") this.#addToSum(node, section, after);
       }
@@ -185,10 +194,11 @@ class Lowering {
     const tail = rest > 0 ? emitBody(rest) : new Code();
 
     for (const node of order) {
-      if (node.op === "batch_sum") this.#closeSum(node, after);
+      if (node.op === "batch_sum" && !coupled) this.#closeSum(node, after);
       else if (stages.get(node) === "after" && this.#needsBuffer(node)) this.#emit(node, after);
     }
     for (const effect of effects) this.#finish(effect, after);
+    this.#holdParameters(effects, after);
     // steps that read other blocks come before those that only read their own gradient
     const updates = effects.filter((e) => e.kind === "update");
     for (const u of updates) {
@@ -212,6 +222,29 @@ class Lowering {
     return { ...sections, blocks, blockLanes: width, whole };
   }
 
+  /**
+   * A batch whose samples are coupled: everything in the order of the expression, values that all
+   * samples share (`shared`) between values of a sample (`lanes`).
+   */
+  #emitCoupled(
+    order: readonly Node[],
+    stages: ReadonlyMap<Node, Stage>,
+    lanes: Section,
+    shared: Section,
+  ): void {
+    for (const node of order) {
+      if (stages.get(node) !== "body") continue;
+      if (node.op === "batch_sum") {
+        this.#openSum(node, shared);
+        this.#addToSum(node, lanes, shared);
+        this.#closeSum(node, shared);
+      } else if (this.#needsBuffer(node)) {
+        const inLanes = isSampleValue(node) || node.args.some(isSampleValue);
+        this.#emit(node, inLanes ? lanes : shared);
+      }
+    }
+  }
+
   #needsBuffer(node: Node): boolean {
     return (
       this.#uses.isUsed(node) && !this.#absorbed.has(node) && node.op !== "batch_sum" && node.op !== "input"
@@ -228,8 +261,10 @@ class Lowering {
     for (const effect of effects) {
       if (effect.kind !== "update" || effect.gradient === null) continue;
       const g = effect.gradient;
-      if (this.#uses.count.get(g) !== 1 || this.#pairs.has(g) || g.args.some((a) => moved.has(viewed(a))))
-        continue;
+      if (this.#uses.count.get(g) !== 1 || this.#pairs.has(g)) continue;
+      // weight decay shrinks the block before its step reads anything
+      const gone = (block: Node) => moved.has(block) || (this.#o.decays && block === effect.block);
+      if (g.args.some((a) => gone(storage(a)))) continue;
       if (this.#isDenseStep(g)) {
         // #addToSum will say where the factors are
         this.#absorbed.add(g);
@@ -246,12 +281,15 @@ class Lowering {
     const arg = g.args[0]!;
     if (g.op !== "batch_sum" || arg.op !== "outer" || !this.#atOnce || this.#o.lanes === "replicas")
       return false;
-    return arg.args.every((a) => viewed(a).op !== "param" && (this.#oneByOne || this.#layout.isLaned(a)));
+    return arg.args.every((a) => storage(a).op !== "param" && (this.#oneByOne || this.#layout.isLaned(a)));
   }
 
   /** A sum, difference or product of values that lie like the block. */
   #isElementwiseStep(g: Node, alike: (a: Node, b: Node) => boolean): boolean {
-    if (this.#o.lanes === "replicas" && !this.#o.sameRates) return false;
+    const { lanes, sameRates } = this.#o;
+    const replicas = lanes === "replicas";
+    // a gradient that is the same for all replicas has no lanes, their parameters do
+    if (replicas && (!sameRates || !this.#layout.isLaned(g))) return false;
     return (
       (g.op === "add" || g.op === "sub" || g.op === "mul") &&
       g.args.every((a) => alike(a, g) && sizeOf(a.shape) === sizeOf(g.shape))
@@ -438,6 +476,20 @@ class Lowering {
     }
   }
 
+  /** A gradient that is a block of parameters is copied, before one of the steps moves that block. */
+  #holdParameters(effects: readonly Effect[], section: Section): void {
+    for (const effect of effects) {
+      if (effect.kind !== "update" || effect.gradient === null) continue;
+      const { gradient } = effect;
+      if (storage(gradient).op !== "param") continue;
+      const { address, laned } = this.#layout.at(gradient, section);
+      const n = sizeOf(gradient.shape) * (laned ? section.ld : 1);
+      const dst = this.#layout.take(n);
+      section.code.emit("copy", { dst, a: address, n });
+      section.places.set(gradient, { address: dst, laned });
+    }
+  }
+
   #update({ block, gradient, eta, decay }: Update, section: Section): void {
     const elements = sizeOf(block.shape);
     const n = elements * section.ld;
@@ -460,9 +512,17 @@ class Lowering {
   }
 }
 
+const isSampleValue = (node: Node): boolean => (node.varies & VARIES_WITH_SAMPLE) !== 0;
+
+/** Stages of a batch that is walked at once: what no sample is needed for, and the rest. */
+function stageAtOnce(node: Node): Stage {
+  if (node.varies === 0) return "setup";
+  return node.phase === 0 && !isSampleValue(node) ? "before" : "body";
+}
+
 function stageOf(node: Node): Stage {
   if (node.varies === 0) return "setup";
-  if ((node.varies & VARIES_WITH_SAMPLE) !== 0) {
+  if (isSampleValue(node)) {
     return node.phase === 0 ? "body" : internal("lower", "a sample value depends on a sum over the batch");
   }
   return node.phase === 0 ? "before" : "after";

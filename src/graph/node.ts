@@ -9,6 +9,13 @@ export interface Attrs {
   readonly keepdims?: boolean;
   readonly shape?: Shape;
   readonly c?: number;
+  readonly slope?: number;
+  readonly start?: number;
+  readonly stop?: number;
+  readonly before?: number;
+  readonly after?: number;
+  /** Samples of the batch that a sum over it goes through. */
+  readonly count?: number;
   readonly name?: string;
   readonly kind?: NoiseKind;
   readonly below?: number;
@@ -106,6 +113,8 @@ export class Graph {
   }
 }
 
+const NUMBERS = ["slope", "start", "stop", "before", "after", "count"] as const;
+
 function attrKey(attrs: Attrs): string {
   let key = "";
   if (attrs.axis !== undefined) key += `|axis${attrs.axis}`;
@@ -113,6 +122,7 @@ function attrKey(attrs: Attrs): string {
   if (attrs.shape !== undefined) key += `|shape${attrs.shape.join("x")}`;
   // -0 and 0 are different literals
   if (attrs.c !== undefined) key += Object.is(attrs.c, -0) ? "|c-0" : `|c${attrs.c}`;
+  for (const name of NUMBERS) if (attrs[name] !== undefined) key += `|${name}${attrs[name]}`;
   if (attrs.name !== undefined) key += `|name:${attrs.name}`;
   if (attrs.kind !== undefined) key += `|kind${attrs.kind}|${attrs.below ?? ""}`;
   return key;
@@ -126,7 +136,13 @@ export function sameShape(a: Shape, b: Shape): boolean {
   return a.length === b.length && a.every((n, i) => n === b[i]);
 }
 
-/** Entries of a value of this shape. */
+/**
+ * The size of an axis that has one entry per sample of the batch, before it is known how many there
+ * are. `instantiate` replaces it.
+ */
+export const BATCH = Infinity;
+
+/** Entries of a value of this shape; Infinity before the size of the batch is known. */
 export function sizeOf(shape: Shape): number {
   return shape.reduce((n, d) => n * d, 1);
 }

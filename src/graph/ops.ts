@@ -1,6 +1,7 @@
 import { checkKnown, checkObject, fail, nearest, show, showShape } from "../errors.ts";
 import {
   type Attrs,
+  BATCH,
   checkShape,
   describe,
   type Graph,
@@ -9,6 +10,8 @@ import {
   type Shape,
   sameShape,
   sizeOf,
+  VARIES_WITH_PARAMS,
+  VARIES_WITH_SAMPLE,
 } from "./node.ts";
 
 /**
@@ -20,7 +23,8 @@ import {
 export interface OpRow {
   /** Name in model files; the builder's name is the same in camelCase. */
   readonly name: string;
-  readonly arity: number;
+  /** Number of arguments; "some" is one or more. */
+  readonly arity: number | "some";
   /** Options a model file may give, besides `shapes`. */
   readonly options?: readonly OptionName[];
   /** Result shape; throws a sentence when the arguments do not fit. */
@@ -32,14 +36,29 @@ export interface OpRow {
   vjp?(node: Node, cotangent: Node, needs: readonly boolean[]): (Node | null)[];
   /** A composition of other ops that replaces this one on reading. */
   expand?(args: readonly Node[], attrs: Attrs): Node;
+  /**
+   * Couples the samples of a batch. Its value has a size, or a meaning, only once the number of
+   * samples is known: `instantiate` applies it again then.
+   */
+  readonly couples?: boolean;
   /** Where conformance tests draw arguments from; [-2, 2] when absent. */
   readonly domain?: readonly [number, number];
 }
 
-/** One tangent per argument, null where it does not move; ops have at most two arguments. */
-export type Tangents = readonly [Node | null, Node | null];
+/** One tangent per argument, null where it does not move. */
+export type Tangents = readonly [Node | null, Node | null, ...(Node | null)[]];
 
-export type OptionName = "axis" | "keepdims" | "shape" | "c";
+export type OptionName =
+  | "axis"
+  | "keepdims"
+  | "shape"
+  | "c"
+  | "slope"
+  | "start"
+  | "stop"
+  | "before"
+  | "after"
+  | "count";
 
 /** What the lowering has to know: elementwise kernels are named after the op. */
 export type Kernel =
@@ -53,7 +72,9 @@ export type Kernel =
   | "outer"
   | "broadcast"
   | "alias"
-  | "batchSum";
+  | "number"
+  | "block"
+  | "batch";
 
 type Rule = Omit<OpRow, "name">;
 
@@ -145,6 +166,12 @@ function unary(slope: (x: Node, y: Node) => Node, domain?: readonly [number, num
     vjp: (n, ct) => [mul(ct, slope(n.args[0]!, n))],
     ...(domain ? { domain } : {}),
   };
+}
+
+/** 1 where x > 0, else the slope, exactly. */
+function leakySlope(node: Node): Node {
+  const up = step(node.args[0]!);
+  return add(up, scale(sub(1, up), node.attrs.slope!));
 }
 
 /** Piecewise constant: its derivative is zero almost everywhere. */
@@ -257,8 +284,17 @@ const rules: Record<string, Rule> = {
   log: unary((x) => div(1, x), [0.5, 3]),
   sqrt: unary((_, y) => div(0.5, y), [0.5, 3]),
   // 2 x ct, the factor on the side that may be a broadcast
+  erf: unary((x) => scale(exp(scale(square(x), -1)), 1.1283791670955126)), // 2 / sqrt(pi)
   square: { ...unary((x) => scale(x, 2)), vjp: (n, ct) => [mul(scale(ct, 2), n.args[0]!)] },
   relu: unary((x) => step(x)),
+  leaky_relu: {
+    arity: 1,
+    options: ["slope"],
+    shape: same,
+    kernel: "number",
+    jvp: (n, [t]) => t && mul(t, leakySlope(n)),
+    vjp: (n, ct) => [mul(ct, leakySlope(n))],
+  },
   abs: unary((x) => sign(x)),
   step: flat,
   sign: flat,
@@ -331,6 +367,63 @@ const rules: Record<string, Rule> = {
     jvp: (n, [t]) => t && reshape(t, n.shape),
     vjp: (n, ct) => [reshape(ct, n.args[0]!.shape)],
   },
+  concat: {
+    arity: "some",
+    options: ["axis"],
+    shape: (args, { axis }) => {
+      const [first] = args as [Node];
+      for (const arg of args) {
+        const fits = arg.shape.length === first.shape.length;
+        if (!fits || arg.shape.some((d, i) => i !== axis && d !== first.shape[i]))
+          throw new ShapeMismatch(
+            "values of one rank that agree along all other axes",
+            args.map(describe).join(", "),
+          );
+      }
+      return first.shape.map((d, i) => (i === axis ? args.reduce((n, a) => n + a.shape[i]!, 0) : d));
+    },
+    kernel: "block",
+    jvp: (n, tangents) => {
+      const moving = tangents.filter((t) => t !== null);
+      if (moving.length === n.args.length) return concat(moving, { axis: n.attrs.axis! });
+      let sum: Node | null = null;
+      for (const { arg, before, after } of parts(n)) {
+        const t = tangents[arg]!;
+        if (t !== null) sum = addTangents(sum, pad(t, { axis: n.attrs.axis!, before, after }));
+      }
+      return sum;
+    },
+    vjp: (n, ct, needs) =>
+      parts(n).map(({ arg, before, size }) =>
+        needs[arg] ? slice(ct, { axis: n.attrs.axis!, start: before, stop: before + size }) : null,
+      ),
+  },
+  slice: {
+    arity: 1,
+    options: ["axis", "start", "stop"],
+    shape: ([a], { axis, start, stop }) => {
+      if (stop! > a!.shape[axis!]!)
+        throw new ShapeMismatch(`at least ${stop} entries along axis ${axis}`, describe(a!));
+      return a!.shape.map((d, i) => (i === axis ? stop! - start! : d));
+    },
+    kernel: "block",
+    jvp: (n, [t]) => t && slice(t, n.attrs as SliceOptions),
+    vjp: (n, ct) => {
+      const { axis, start, stop } = n.attrs;
+      return [pad(ct, { axis: axis!, before: start!, after: n.args[0]!.shape[axis!]! - stop! })];
+    },
+  },
+  pad: {
+    arity: 1,
+    options: ["axis", "before", "after"],
+    shape: ([a], { axis, before, after }) => a!.shape.map((d, i) => (i === axis ? before! + d + after! : d)),
+    kernel: "block",
+    jvp: (n, [t]) => t && pad(t, n.attrs as PadOptions),
+    vjp: (n, ct) => {
+      const { axis, before } = n.attrs;
+      return [slice(ct, { axis: axis!, start: before!, stop: before! + n.args[0]!.shape[axis!]! })];
+    },
+  },
   gelu_tanh: {
     arity: 1,
     shape: same,
@@ -340,18 +433,81 @@ const rules: Record<string, Rule> = {
       return mul(scale(x!, 0.5), add(1, tanh(inner)));
     },
   },
+  gelu_erf: {
+    arity: 1,
+    shape: same,
+    // 1 / sqrt(2)
+    expand: ([x]) => mul(scale(x!, 0.5), add(1, erf(scale(x!, 0.7071067811865476)))),
+  },
+  /** Mean over the samples of the batch: one value for all of them. */
+  batch_mean: {
+    arity: 1,
+    options: ["count"],
+    couples: true,
+    shape: same,
+    expand: ([x], { count }) => (isSampleValue(x!) ? scale(batchSum(x!, count!), 1 / count!) : x!),
+  },
+  /** Every sample's vector as a row of one matrix [batch, h] that all samples see. */
+  batch_stack: {
+    arity: 1,
+    options: ["count"],
+    couples: true,
+    shape: ([a], { count }) => {
+      if (a!.shape.length !== 1) throw new ShapeMismatch("a vector per sample", describe(a!));
+      return [count ?? BATCH, a!.shape[0]!];
+    },
+    kernel: "batch",
+    jvp: (n, [t]) => t && batchStack(t, n.attrs.count),
+    vjp: (_, ct) => [batchPick(ct)],
+  },
+  /** Sample i receives row i of the sum over samples of a matrix [batch, h]: the adjoint of batch_stack. */
+  batch_row: {
+    arity: 1,
+    options: ["count"],
+    couples: true,
+    shape: ([a], { count }) => {
+      if (a!.shape.length !== 2 || a!.shape[0] !== (count ?? BATCH))
+        throw new ShapeMismatch("a matrix with one row per sample of the batch", describe(a!));
+      return [a!.shape[1]!];
+    },
+    expand: ([m], { count }) => batchPick(isSampleValue(m!) ? batchSum(m!, count!) : scale(m!, count!)),
+  },
+  /** Not for model files: sample i receives row i of a matrix that does not vary with the sample. */
+  batch_pick: {
+    arity: 1,
+    couples: true,
+    shape: ([a]) => [a!.shape[1]!],
+    kernel: "batch",
+    jvp: (_, [t]) => t && batchPick(t),
+    vjp: (n, ct) => [batchStack(ct, n.args[0]!.shape[0]!)],
+  },
   /**
    * Sum over the samples of the batch. Not for model files: derive.ts puts it where a cotangent
    * leaves the part of the graph that varies with the sample (a parameter's gradient).
    */
   batch_sum: {
     arity: 1,
+    options: ["count"],
     shape: same,
-    kernel: "batchSum",
-    jvp: (_, [t]) => t && batchSum(t),
+    kernel: "batch",
+    jvp: (n, [t]) => t && (isSampleValue(t) ? batchSum(t, n.attrs.count!) : scale(t, n.attrs.count!)),
     vjp: (_, ct) => [ct],
   },
 };
+
+const isSampleValue = (node: Node): boolean => (node.varies & VARIES_WITH_SAMPLE) !== 0;
+
+/** Where the arguments of a concatenation lie along its axis. */
+function parts(node: Node): { arg: number; before: number; size: number; after: number }[] {
+  const axis = node.attrs.axis!;
+  let before = 0;
+  return node.args.map((a, arg) => {
+    const size = a.shape[axis]!;
+    const part = { arg, before, size, after: node.shape[axis]! - before - size };
+    before += size;
+    return part;
+  });
+}
 
 /** Both rules of softmax: p * (t - sum(p t)), the Jacobian being symmetric. */
 function softmaxPull(p: Node, t: Node): Node {
@@ -364,7 +520,9 @@ export const table: ReadonlyMap<string, OpRow> = new Map(
 );
 
 /** Ops a model file may name. */
-export const publicOps: readonly string[] = [...table.keys()].filter((name) => name !== "batch_sum");
+export const publicOps: readonly string[] = [...table.keys()].filter(
+  (name) => name !== "batch_sum" && name !== "batch_pick",
+);
 
 /** Row of an op that is known to exist. */
 export function rowOf(op: string): OpRow | undefined {
@@ -376,6 +534,11 @@ const narrow = (x: Node): Node => (x.op === "broadcast_to" ? x.args[0]! : x);
 
 /** A place to name in an error; a function where saying it costs something. */
 export type Where = string | (() => string);
+
+/** `2 arguments`, for messages. */
+export function argumentsOf(row: OpRow): string {
+  return row.arity === "some" ? "one argument or more" : `${row.arity} argument${row.arity === 1 ? "" : "s"}`;
+}
 
 const placeOf = (where: Where): string => (typeof where === "string" ? where : where());
 
@@ -390,13 +553,8 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
   const row = table.get(op);
   if (row === undefined)
     return fail("name", placeOf(where), "expected an op of the table", show(op), nearest(op, publicOps));
-  if (args.length !== row.arity) {
-    return fail(
-      "shape",
-      placeOf(where),
-      `${op} takes ${row.arity} argument${row.arity === 1 ? "" : "s"}`,
-      `${args.length}`,
-    );
+  if (row.arity === "some" ? args.length === 0 : args.length !== row.arity) {
+    return fail("shape", placeOf(where), `${op} takes ${argumentsOf(row)}`, `${args.length}`);
   }
   const graph = args[0]!.graph;
   for (const arg of args) {
@@ -413,7 +571,8 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
   const attrs = normalise(row, args, options, where);
   try {
     const shape = Object.freeze(row.shape(args, attrs));
-    if (sizeOf(shape) > MAX_ENTRIES) {
+    const size = sizeOf(shape);
+    if (size > MAX_ENTRIES && size !== BATCH) {
       return fail(
         "memory",
         placeOf(where),
@@ -421,7 +580,13 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
         `${op} of shape ${showShape(shape)}`,
       );
     }
-    if (row.expand) return row.expand(args, attrs);
+    // what depends on the size of the batch waits for it
+    const waits = row.couples
+      ? row.options?.includes("count") && attrs.count === undefined
+      : waitsForSize(op, args);
+    if (row.expand && !waits) return row.expand(args, attrs);
+    // where all samples have the same vector the rows of a stack are copies
+    if (op === "batch_stack" && !waits && !isSampleValue(args[0]!)) return broadcastTo(args[0]!, shape);
     if (op === "scale" && attrs.c === 1) return args[0]!;
     if (op === "scale" && args[0]!.op === "scale") {
       const c = args[0]!.attrs.c! * attrs.c!;
@@ -452,7 +617,9 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
       varies |= arg.varies;
       phase = Math.max(phase, arg.phase);
     }
-    if (op === "batch_sum") return graph.intern(op, args, attrs, shape, 1, phase + 1);
+    if (op === "batch_sum" || op === "batch_mean" || op === "batch_stack")
+      return graph.intern(op, args, attrs, shape, VARIES_WITH_PARAMS, phase + 1);
+    if (op === "batch_row" || op === "batch_pick") varies |= VARIES_WITH_SAMPLE;
     return graph.intern(op, args, attrs, shape, varies, phase);
   } catch (error) {
     if (error instanceof ShapeMismatch)
@@ -461,12 +628,18 @@ export function apply(op: string, args: readonly Node[], options: Attrs = {}, wh
   }
 }
 
+/** A mean over an axis of one entry per sample: its divisor is not known yet. */
+function waitsForSize(op: string, args: readonly Node[]): boolean {
+  return op === "mean" && sizeOf(args[0]!.shape) === BATCH;
+}
+
 function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: Where): Attrs {
   const attrs: { -readonly [K in keyof Attrs]: Attrs[K] } = {};
   const rank = args[0]!.shape.length;
   if (row.options?.includes("axis")) {
-    const perAxis = row.kernel === "axis";
-    const axis = options.axis === undefined ? (perAxis ? -1 : null) : options.axis;
+    const perAxis = row.kernel === "axis" || row.kernel === "block";
+    const usual = row.kernel === "axis" ? -1 : row.kernel === "block" ? 0 : null;
+    const axis = options.axis === undefined ? usual : options.axis;
     if (axis === null && !perAxis) attrs.axis = null;
     else if (axis === null || !Number.isInteger(axis) || axis < -rank || axis >= rank) {
       fail(
@@ -487,6 +660,32 @@ function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: Whe
     }
     attrs.c = options.c!;
   }
+  if (row.options?.includes("slope")) {
+    if (typeof options.slope !== "number" || !Number.isFinite(options.slope))
+      fail("range", placeOf(where), `${row.name} needs slope, a finite number`, show(options.slope));
+    attrs.slope = options.slope!;
+  }
+  if (row.options?.includes("count") && options.count !== undefined) attrs.count = options.count;
+  const whole = (name: "start" | "stop" | "before" | "after", usual: number | undefined, least: number) => {
+    const value = options[name] ?? usual;
+    // safe, so that no sum of sizes can pass for that of a batch
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < least)
+      fail(
+        "range",
+        placeOf(where),
+        `${row.name} needs ${name}, an integer of at least ${least}`,
+        show(value),
+      );
+    attrs[name] = value!;
+  };
+  if (row.options?.includes("start")) {
+    whole("start", 0, 0);
+    whole("stop", args[0]!.shape[attrs.axis!], attrs.start! + 1);
+  }
+  if (row.options?.includes("before")) {
+    whole("before", 0, 0);
+    whole("after", 0, 0);
+  }
   return attrs;
 }
 
@@ -494,6 +693,10 @@ function normalise(row: OpRow, args: readonly Node[], options: Attrs, where: Whe
 export type Operand = Node | number;
 
 const isNode = (x: unknown): x is Node => typeof x === "object" && x !== null && "graph" in x && "op" in x;
+
+/** `ops.geluTanh` for gelu_tanh. */
+const builderOf = (op: string): string =>
+  `ops.${op.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())}`;
 
 function nodes(op: string, operands: readonly Operand[]): Node[] {
   let graph: Graph | undefined;
@@ -503,7 +706,7 @@ function nodes(op: string, operands: readonly Operand[]): Node[] {
     if (typeof x !== "number" || !Number.isFinite(x) || graph === undefined) {
       return fail(
         "range",
-        `ops.${op}`,
+        builderOf(op),
         "expected values of the model, and finite numbers beside them",
         show(x),
       );
@@ -515,11 +718,11 @@ function nodes(op: string, operands: readonly Operand[]): Node[] {
 const unaryBuilder =
   (op: string) =>
   (x: Node, ...surplus: never[]): Node =>
-    apply(op, nodes(op, [x, ...surplus]), {}, `ops.${op}`);
+    apply(op, nodes(op, [x, ...surplus]), {}, builderOf(op));
 const binaryBuilder =
   (op: string) =>
   (a: Operand, b: Operand, ...surplus: never[]): Node =>
-    apply(op, nodes(op, [a, b, ...surplus]), {}, `ops.${op}`);
+    apply(op, nodes(op, [a, b, ...surplus]), {}, builderOf(op));
 
 /** Matrix product by numpy's rules for ranks 1 and 2. */
 export const matmul = binaryBuilder("matmul");
@@ -565,6 +768,14 @@ const axisAttrs = (op: string, options: AxisOptions): Attrs => {
     ...(keepdims ? { keepdims } : {}),
   };
 };
+/** Options a caller gave, none of them unknown. */
+function known(op: string, options: object): Attrs {
+  const allowed = table.get(op)!.options ?? [];
+  const where = builderOf(op);
+  checkKnown(where, checkObject(where, `options ${allowed.join(", ")}`, options), allowed);
+  return { ...options };
+}
+
 export const sum = (x: Node, options: AxisOptions = {}): Node =>
   apply("sum", nodes("sum", [x]), axisAttrs("sum", options), "ops.sum");
 export const mean = (x: Node, options: AxisOptions = {}): Node =>
@@ -579,8 +790,49 @@ export const broadcastTo = (x: Node, shape: Shape): Node =>
   apply("broadcast_to", nodes("broadcast_to", [x]), { shape }, "ops.broadcastTo");
 export const reshape = (x: Node, shape: Shape): Node =>
   apply("reshape", nodes("reshape", [x]), { shape }, "ops.reshape");
+/** erf x = 2 / sqrt(pi) integral of exp(-t^2) from 0 to x. */
+export const erf = unaryBuilder("erf");
+export const geluErf = unaryBuilder("gelu_erf");
+/** x where x > 0, else slope x. */
+export const leakyRelu = (x: Node, options: { slope: number }): Node =>
+  apply("leaky_relu", nodes("leaky_relu", [x]), known("leaky_relu", options), "ops.leakyRelu");
+/** Values one after the other along an axis, the first when absent. */
+export const concat = (args: readonly Node[], options: { axis?: number } = {}): Node => {
+  if (!Array.isArray(args)) fail("shape", "ops.concat", "expected an array of values", show(args));
+  return apply("concat", nodes("concat", args), known("concat", options), "ops.concat");
+};
+
+export interface SliceOptions {
+  /** The first axis when absent. */
+  readonly axis?: number;
+  readonly start?: number;
+  /** One behind the last entry. */
+  readonly stop?: number;
+}
+export const slice = (x: Node, options: SliceOptions): Node =>
+  apply("slice", nodes("slice", [x]), known("slice", options), "ops.slice");
+
+export interface PadOptions {
+  /** The first axis when absent. */
+  readonly axis?: number;
+  readonly before?: number;
+  readonly after?: number;
+}
+/** Zeros before and after the entries of an axis. */
+export const pad = (x: Node, options: PadOptions): Node =>
+  apply("pad", nodes("pad", [x]), known("pad", options), "ops.pad");
+
+/** Mean of a value over the samples of the batch, the same for all of them. */
+export const batchMean = unaryBuilder("batch_mean");
+/** Every sample's vector [h] as a row of one matrix [batch, h] that all samples see; the count is internal. */
+export const batchStack = (x: Node, count?: number): Node =>
+  apply("batch_stack", [x], count === undefined ? {} : { count });
+/** Sample i receives row i [h] of the sum over samples of a matrix [batch, h]. */
+export const batchRow = unaryBuilder("batch_row");
 /** Internal: see the table. */
-export const batchSum = (x: Node): Node => apply("batch_sum", [x]);
+export const batchPick = (x: Node): Node => apply("batch_pick", [x]);
+/** Internal: see the table. */
+export const batchSum = (x: Node, count: number): Node => apply("batch_sum", [x], { count });
 
 /** The builders users write losses with. */
 export const ops = {
@@ -610,6 +862,15 @@ export const ops = {
   softmax,
   logsumexp,
   geluTanh,
+  geluErf,
+  erf,
+  leakyRelu,
+  concat,
+  slice,
+  pad,
   broadcastTo,
   reshape,
+  batchMean,
+  batchStack: unaryBuilder("batch_stack"),
+  batchRow,
 } as const;

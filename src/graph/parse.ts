@@ -1,6 +1,6 @@
 import { fail, nearest, show } from "../errors.ts";
 import { type Attrs, checkShape, type Graph, type Node, type Shape, sameShape, sizeOf } from "./node.ts";
-import { apply, publicOps, table } from "./ops.ts";
+import { apply, argumentsOf, publicOps, table } from "./ops.ts";
 
 /** An expression in a model file: a name, a number, or [op, argument, ..., { options }]. */
 export type ExpressionJSON = string | number | readonly unknown[];
@@ -67,7 +67,10 @@ export class Reader {
           );
         }
         const row = table.get(op as string)!;
-        frames.push({ json: current, op: op as string, count: row.arity, args: [] });
+        const last: unknown = current[current.length - 1];
+        const count = row.arity === "some" ? current.length - (isRecord(last) ? 2 : 1) : row.arity;
+        if (count < 1) fail("shape", here(), `${row.name} takes ${argumentsOf(row)}`, "none");
+        frames.push({ json: current, op: op as string, count, args: [] });
       } else {
         fail("shape", here(), "expected a name, a number or [op, arguments...]", show(current));
       }
@@ -80,7 +83,7 @@ export class Reader {
             fail(
               "shape",
               here(),
-              `${frame.op} takes ${frame.count} argument${frame.count === 1 ? "" : "s"}`,
+              `${frame.op} takes ${argumentsOf(table.get(frame.op)!)}`,
               `${frame.json.length - 1}`,
             );
           }
@@ -110,7 +113,7 @@ export class Reader {
       fail(
         "shape",
         where(),
-        `${frame.op} takes ${frame.count} argument${frame.count === 1 ? "" : "s"} and then an object of options`,
+        `${frame.op} takes ${argumentsOf(table.get(frame.op)!)} and then an object of options`,
         show(options),
       );
     }
@@ -125,8 +128,14 @@ export class Reader {
         if (typeof value !== "boolean") fail("range", where(), "keepdims must be true or false", show(value));
         attrs.keepdims = value as boolean;
       } else if (key === "shape" && allowed.includes("shape")) attrs.shape = checkShape(where(), value);
-      else {
-        const known = [...allowed.filter((o) => o !== "c"), ...(frame.count === 2 ? ["shapes"] : [])];
+      else if (isNumberOption(key) && allowed.includes(key)) {
+        if (typeof value !== "number") fail("range", where(), `${key} must be a number`, show(value));
+        attrs[key] = value as number;
+      } else {
+        const known = [
+          ...allowed.filter((o) => o !== "c" && o !== "count"),
+          ...(frame.count === 2 ? ["shapes"] : []),
+        ];
         fail(
           "name",
           where(),
@@ -143,6 +152,10 @@ export class Reader {
     return node;
   }
 }
+
+const NUMBER_OPTIONS = ["slope", "start", "stop", "before", "after"] as const;
+const isNumberOption = (key: string): key is (typeof NUMBER_OPTIONS)[number] =>
+  (NUMBER_OPTIONS as readonly string[]).includes(key);
 
 /** The option `shapes: [a, b, result]` only spells out what is inferred; a contradiction is an error. */
 function checkShapes(where: string, given: unknown, inferred: readonly Shape[]): void {

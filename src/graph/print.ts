@@ -52,9 +52,9 @@ function printNode(
   const allowed = table.get(node.op)?.options ?? [];
   if (allowed.includes("c")) json.push(node.attrs.c);
   const options: Record<string, unknown> = {};
-  if (allowed.includes("axis")) options["axis"] = node.attrs.axis;
-  if (node.attrs.keepdims) options["keepdims"] = true;
-  if (allowed.includes("shape")) options["shape"] = node.attrs.shape;
+  for (const name of allowed) {
+    if (name !== "c" && name !== "count" && node.attrs[name] !== undefined) options[name] = node.attrs[name];
+  }
   if (Object.keys(options).length > 0) json.push(options);
   return { json, depth: 1 + Math.max(...args.map((a) => a.depth)) };
 }

@@ -1,6 +1,7 @@
 import { checkInteger, checkWord, fail, show } from "../errors.ts";
+import { couplesSamples } from "./instantiate.ts";
 import { type ConstantSpec, fromText, readBody, readConstants } from "./model.ts";
-import { checkShape, Graph, type Node, type NoiseKind, type Shape, sizeOf } from "./node.ts";
+import { checkShape, describe, Graph, type Node, type NoiseKind, type Shape, sizeOf } from "./node.ts";
 import { checkName, type ExpressionJSON, isRecord, type Scope } from "./parse.ts";
 import { printExpressions } from "./print.ts";
 
@@ -158,6 +159,14 @@ function assemble(
     checkName(`sampler.outputs.${name}`, name);
     if (typeof node !== "object" || node === null || node.graph !== graph) {
       fail("shape", `sampler.outputs.${name}`, "expected an expression of this sampler's values", show(node));
+    }
+    if (couplesSamples(node)) {
+      fail(
+        "unsupported",
+        `sampler.outputs.${name}`,
+        "samples are independent: batch_mean, batch_stack and batch_row belong in a model's loss",
+        describe(node),
+      );
     }
     checked.set(name, node);
   }

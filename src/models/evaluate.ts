@@ -18,8 +18,11 @@ export interface EvaluationSpec {
   readonly where: string;
   /** Parameter leaves and their blocks. */
   readonly params: readonly { readonly node: Node; readonly block: Block }[];
+  /** Further leaves whose values are set before a run: directions, means. */
+  readonly extra?: readonly { readonly node: Node; readonly size: number }[];
   readonly source: Source;
-  readonly draws: Draws;
+  /** Which records are read; "chosen" before every run, by `choose`. */
+  readonly draws: Draws | "chosen";
   /** Samples per block. */
   readonly block: number;
   /** Writes the effects; `take` reserves room for results. */
@@ -33,6 +36,8 @@ export class Evaluation {
   readonly #run: number;
   readonly #pass: number;
   readonly #theta: readonly { readonly block: Block; readonly address: number }[];
+  readonly #extra: readonly { readonly size: number; readonly address: number }[];
+  readonly #table: number;
   /** Result addresses, in the order they were taken. */
   readonly results: readonly number[];
 
@@ -43,6 +48,8 @@ export class Evaluation {
       const run = planner.take(RUN_BYTES);
       const values = (n: number) => planner.take((n + core.real.perRegister) * core.real.bytes);
       const theta = spec.params.map(({ node, block }) => ({ node, block, address: values(block.size) }));
+      const extra = (spec.extra ?? []).map(({ node, size }) => ({ node, size, address: values(size) }));
+      const table = spec.draws === "chosen" ? planner.take(4 * spec.source.samples) : 0;
       const results: number[] = [];
       const effects = spec.effects((n) => {
         const address = values(n);
@@ -59,23 +66,38 @@ export class Evaluation {
         decays: false,
         sameRates: true,
         source: spec.source,
-        params: new Map(theta.map((t) => [t.node, t.address])),
+        params: new Map([...theta, ...extra].map((t) => [t.node, t.address])),
         constant: (node, address) => constants.set(address, node),
         planner,
       });
-      const placed = placePass(planner, pass, spec.draws);
-      return { bytes: planner.end - base, run, theta, results, constants, placed };
+      const draws = spec.draws === "chosen" ? { kind: "all" as const, table } : spec.draws;
+      const placed = placePass(planner, pass, draws);
+      return { bytes: planner.end - base, run, theta, extra, table, results, constants, placed };
     });
     this.#host = host;
     this.#region = region;
     this.#run = plan.run;
     this.#theta = plan.theta;
+    this.#extra = plan.extra;
+    this.#table = plan.table;
     this.#pass = plan.placed.address;
     this.results = plan.results;
     arena.clear(region);
     writeConstants(arena, plan.constants);
     const { setup, setupEnd } = installPass(arena, plan.placed);
     core.exports.execute(setup, setupEnd);
+  }
+
+  /** Sets further leaf `index`, from some position of an array on. */
+  set(index: number, values: ArrayLike<number>, from = 0): void {
+    const { address, size } = this.#extra[index]!;
+    const view = this.#host.arena.reals(address, size);
+    for (let i = 0; i < size; i++) view[i] = values[from + i]!;
+  }
+
+  /** Says where the record of every sample begins, in bytes from the first. */
+  choose(offsets: ArrayLike<number>): void {
+    this.#host.arena.words(this.#table, offsets.length).set(offsets);
   }
 
   /** Runs the pass at a theta; samples drawn fresh use the key, purpose and step. */
@@ -100,6 +122,11 @@ export class Evaluation {
   /** Copies a result out. */
   read(index: number, length: number): RealArray {
     return this.#host.arena.reals(this.results[index]!, length).slice();
+  }
+
+  /** Copies a result into an array, from a position on. */
+  readInto(out: RealArray | Float64Array, at: number, index: number, length: number): void {
+    out.set(this.#host.arena.reals(this.results[index]!, length), at);
   }
 
   dispose(): void {

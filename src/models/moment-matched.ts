@@ -37,7 +37,8 @@ export function momentMatched(sampler: Sampler): MomentMatched {
 
 /** Refuses any op that is not affine in the random entries. */
 function checkAffine(sampler: Sampler): void {
-  const affine = new Set(["add", "sub", "scale", "sum", "broadcast_to", "reshape", "transpose"]);
+  const views = ["broadcast_to", "reshape", "transpose", "concat", "slice", "pad"];
+  const affine = new Set(["add", "sub", "scale", "sum", ...views]);
   for (const node of reachable([...sampler.outputs.values()])) {
     if (node.args.length === 0 || affine.has(node.op)) continue;
     const random = node.args.map((a) => a.varies !== 0);

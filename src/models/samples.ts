@@ -1,6 +1,7 @@
 import type { Region } from "../core/arena.ts";
 import { type Key, keyOf, PURPOSE } from "../core/key.ts";
 import { checkInteger, fail, show } from "../errors.ts";
+import { couplesSamples, instantiate } from "../graph/instantiate.ts";
 import type { Source } from "../graph/lower.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sameShape } from "../graph/node.ts";
@@ -21,8 +22,11 @@ export type Data = Readonly<Record<string, unknown>> | Sampler | MomentMatched;
 export class Samples {
   /** Number of samples; Infinity when they are drawn fresh. */
   readonly N: number;
+  /** The loss couples the samples of a batch: no sample has a loss or a gradient of its own. */
+  readonly coupled: boolean;
   /** Per-sample loss; its inputs replaced by the sampler's outputs when samples are fresh. */
-  readonly loss: Node;
+  readonly #loss: Node;
+  readonly #losses = new Map<number, Node>();
   readonly #host: Host;
   readonly #model: Model;
   readonly #region: Region | null;
@@ -45,7 +49,8 @@ export class Samples {
     this.#model = model;
     this.N = N;
     this.#fresh = fresh;
-    this.loss = loss;
+    this.#loss = loss;
+    this.coupled = couplesSamples(loss);
     this.#noise = noise;
     if (fresh !== null) {
       this.#region = null;
@@ -194,7 +199,7 @@ export class Samples {
     const key = keyOf("problem: dataSeed", dataSeed ?? "0");
     const samples = new Samples(host, model, N, null, model.loss, { map: new Map(), blocks: 0 });
     try {
-      samples.#generate(sampler, outputs, key);
+      samples.#generate(sampler, outputs, key, PURPOSE.data);
     } catch (error) {
       samples.dispose();
       throw error;
@@ -202,8 +207,39 @@ export class Samples {
     return samples;
   }
 
+  /**
+   * A finite set of `count` independent samples: fresh ones of a sampler, else draws (with replacement)
+   * from this set. For measurements; another key gives another set.
+   */
+  draw(where: string, count: number, key: Key): Samples {
+    const host = this.#host;
+    const model = this.#model;
+    const samples = new Samples(host, model, count, null, model.loss, { map: new Map(), blocks: 0 });
+    try {
+      if (this.#fresh !== null) {
+        samples.#generate(this.#fresh, matchOutputs(model, this.#fresh), key, PURPOSE.measure);
+        return samples;
+      }
+      const size = 4 * Math.ceil(count / 4);
+      const { region } = host.arena.reserve(where, () => ({ bytes: 4 * size + 64 }));
+      const { drawIndices } = host.core.exports;
+      drawIndices(region.base, size, 0, 0, 1, this.N, 1, 0, PURPOSE.measure, key.key0, key.key1);
+      const rows = host.arena.words(region.base, count).slice();
+      host.arena.release(region);
+      const from = host.arena.reals(this.#data, this.N * model.recordSize);
+      const to = host.arena.reals(samples.#data, count * model.recordSize);
+      const width = model.recordSize;
+      for (let i = 0; i < count; i++)
+        to.set(from.subarray(rows[i]! * width, (rows[i]! + 1) * width), i * width);
+      return samples;
+    } catch (error) {
+      samples.dispose();
+      throw error;
+    }
+  }
+
   /** Draws the finite set: sample n takes its own blocks of the counter. */
-  #generate(sampler: Sampler, outputs: readonly Node[], key: Key): void {
+  #generate(sampler: Sampler, outputs: readonly Node[], key: Key, purpose: number): void {
     const noise = numberNoise(sampler.noise);
     checkInteger(
       "problem",
@@ -234,7 +270,7 @@ export class Samples {
           offset: input.offset,
         })),
     });
-    evaluation.run(null, { key, purpose: PURPOSE.data });
+    evaluation.run(null, { key, purpose });
     evaluation.dispose();
     this.#checkFinite("problem: data from a sampler");
   }
@@ -301,6 +337,17 @@ export class Samples {
         fail("nonfinite", where, expected, `${view[i]} in sample ${n}`);
       }
     }
+  }
+
+  /** The loss of a sample of a batch of `count`. */
+  lossIn(count: number): Node {
+    if (!this.coupled) return this.#loss;
+    let loss = this.#losses.get(count);
+    if (loss === undefined) {
+      loss = instantiate(this.#loss, count);
+      this.#losses.set(count, loss);
+    }
+    return loss;
   }
 
   get recordBytes(): number {

@@ -1,18 +1,25 @@
-import { fail, show, showShape } from "../errors.ts";
+import { checkInteger, checkNumber, fail, show, showShape } from "../errors.ts";
+import { type Products, plain } from "../graph/inner.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
-import { add, matmul, mul, reshape, scale, sqnorm, sub, sum } from "../graph/ops.ts";
+import { add, matmul, mul, reshape, scale, sub, sum } from "../graph/ops.ts";
 import { checkName, isRecord, readValues } from "../graph/parse.ts";
 
 /**
  * How A acts on one named block P:  P -> scalar P + left P + P right, with symmetric left and right.
- * A one-dimensional block is a column; a block that is not named is not moved.
+ * A one-dimensional block is a column; a block that is not named is not moved. With `rows` or `columns`,
+ * [start, stop), the scalar acts on these alone.
  */
 export interface BlockAction {
   readonly scalar?: number;
   readonly left?: Matrix;
   readonly right?: Matrix;
+  readonly rows?: Range;
+  readonly columns?: Range;
 }
+
+/** Indices from start to stop - 1. */
+export type Range = readonly [start: number, stop: number];
 
 /** A square matrix, row-major. */
 export interface Matrix {
@@ -22,7 +29,10 @@ export interface Matrix {
 
 export interface GeneratorJSON {
   name?: string;
-  blocks?: Record<string, { scalar?: number; left?: number[][]; right?: number[][] }>;
+  blocks?: Record<
+    string,
+    { scalar?: number; left?: number[][]; right?: number[][]; rows?: number[]; columns?: number[] }
+  >;
   dense?: number[];
   center?: number[];
 }
@@ -56,11 +66,13 @@ export class Generator {
     const out: GeneratorJSON = { name: this.name };
     if (this.blocks !== null) {
       out.blocks = {};
-      for (const [name, { scalar, left, right }] of this.blocks) {
+      for (const [name, { scalar, left, right, rows, columns }] of this.blocks) {
         out.blocks[name] = {
           ...(scalar === undefined ? {} : { scalar }),
           ...(left === undefined ? {} : { left: toRows(left) }),
           ...(right === undefined ? {} : { right: toRows(right) }),
+          ...(rows === undefined ? {} : { rows: [...rows] }),
+          ...(columns === undefined ? {} : { columns: [...columns] }),
         };
       }
     }
@@ -112,16 +124,49 @@ function squareRoot(n: number): number {
 }
 
 function readAction(where: string, action: Record<string, unknown>): BlockAction {
-  const out: { scalar?: number; left?: Matrix; right?: Matrix } = {};
+  const out: { -readonly [K in keyof BlockAction]: BlockAction[K] } = {};
   for (const [key, value] of Object.entries(action)) {
     if (key === "scalar") {
       if (typeof value !== "number" || !Number.isFinite(value))
         fail("range", where, "scalar must be a finite number", show(value));
       out.scalar = value as number;
     } else if (key === "left" || key === "right") out[key] = readMatrix(`${where}.${key}`, value, null);
-    else fail("name", where, "a block action has scalar, left and right", show(key));
+    else if (key === "rows" || key === "columns") out[key] = readRange(`${where}.${key}`, value);
+    else fail("name", where, "a block action has scalar, left, right, rows and columns", show(key));
   }
+  const ranges = (out.rows === undefined ? 0 : 1) + (out.columns === undefined ? 0 : 1);
+  if (ranges > 0 && (ranges > 1 || out.scalar === undefined || out.left || out.right))
+    fail(
+      "shape",
+      where,
+      "rows or columns say where a scalar acts, one of the two and nothing beside it",
+      show(action),
+    );
   return out;
+}
+
+function readRange(where: string, value: unknown): Range {
+  const [start, stop] = Array.isArray(value) && value.length === 2 ? (value as unknown[]) : [];
+  const whole = (x: unknown): x is number => typeof x === "number" && Number.isInteger(x) && x >= 0;
+  if (!whole(start) || !whole(stop) || stop <= start)
+    return fail("range", where, "expected [start, stop] with 0 <= start < stop", show(value));
+  return [start, stop];
+}
+
+/** An action on a block of this shape by scalar, left and right alone: a range becomes a diagonal matrix. */
+export function resolved(
+  where: string,
+  { scalar = 0, left, right, rows, columns }: BlockAction,
+  [height = 1, width = 1]: readonly number[],
+): { scalar: number; left: Matrix | undefined; right: Matrix | undefined } {
+  if (rows === undefined && columns === undefined) return { scalar, left, right };
+  const [range, size, name] = rows === undefined ? [columns!, width, "columns"] : [rows, height, "rows"];
+  if (range[1] > size)
+    fail("shape", where, `${name} up to ${range[1]} of a block that has them`, `${size} ${name}`);
+  const values = new Float64Array(size * size);
+  for (let i = range[0]; i < range[1]; i++) values[i * size + i] = scalar;
+  const diagonal = { size, values };
+  return { scalar: 0, left: rows && diagonal, right: columns && diagonal };
 }
 
 /** A square symmetric matrix; symmetric to 1e-12 of its largest entry. */
@@ -167,6 +212,83 @@ export function scaling(...names: string[]): Generator {
   );
 }
 
+/**
+ * Blocks scaled by different powers: P -> e^(lambda f) P for each block's factor f.
+ *
+ * @example symmetry.blockScaling({ U: 2, W: -1 }) // units with act(c z) = c^2 act(z)
+ */
+export function blockScaling(factors: Readonly<Record<string, number>>): Generator {
+  const names = Object.keys(factors);
+  checkNames("blockScaling", names);
+  if (names.length === 0) fail("name", "blockScaling", "expected a factor for some blocks", "none");
+  const blocks = names.map((n): [string, BlockAction] => [
+    n,
+    { scalar: checkNumber("blockScaling", n, factors[n]) },
+  ]);
+  return new Generator(`scaling of ${names.join(", ")}`, new Map(blocks), null, null);
+}
+
+/**
+ * One hidden unit: its outgoing column of U against its incoming row of W, U_:j -> e^(p lambda) U_:j,
+ * W_j: -> e^-lambda W_j:, with its entry of the biases before the activation on W's side.
+ *
+ * @param options.degree p of an activation with act(c z) = c^p act(z) for c > 0: 1 for ReLU and linear units, 2 for squares
+ * @param options.bias   name of the biases, if there are any
+ */
+export function neuronRescaling(
+  U: string,
+  W: string,
+  j: number,
+  options: { degree?: number; bias?: string } = {},
+): Generator {
+  const where = "neuronRescaling";
+  const { degree = 1, bias } = options;
+  checkNames(where, bias === undefined ? [U, W] : [U, W, bias]);
+  checkInteger(where, "the unit", j, 0);
+  checkNumber(where, "degree", degree);
+  const rows: Range = [j, j + 1];
+  const blocks = new Map<string, BlockAction>([
+    [U, { scalar: degree, columns: rows }],
+    [W, { scalar: -1, rows }],
+  ]);
+  if (bias !== undefined) blocks.set(bias, { scalar: -1, rows });
+  return new Generator(`neuron ${j} of ${U}, ${W}`, blocks, null, null);
+}
+
+/**
+ * Key and query of an attention with scores X Wq Wk^T X^T: Wq -> Wq e^(lambda B), Wk -> Wk e^(-lambda B), B symmetric.
+ * C = Tr[B (Wq^T Wq - Wk^T Wk)] / 2.
+ */
+export function keyQuery(Wq: string, Wk: string, B: unknown): Generator {
+  checkNames("keyQuery", [Wq, Wk]);
+  const right = readMatrix("keyQuery", B, null);
+  const opposite = { size: right.size, values: right.values.map((x) => -x) };
+  return new Generator(
+    `key/query rotation ${Wq}, ${Wk}`,
+    new Map<string, BlockAction>([
+      [Wq, { right }],
+      [Wk, { right: opposite }],
+    ]),
+    null,
+    null,
+  );
+}
+
+/**
+ * A generator about another center: the field A (theta - c), C = 1/2 (theta - c)^T A (theta - c).
+ *
+ * @param center a flat theta; for a residual layer (U + I)(W + I) it is -I in both blocks
+ */
+export function shifted(A: Generator, center: unknown): Generator {
+  if (!(A instanceof Generator)) return fail("shape", "shifted", "expected a generator", show(A));
+  return new Generator(
+    `shifted ${A.name}`,
+    A.blocks,
+    A.dense,
+    readValues("shifted: center", center, null).values,
+  );
+}
+
 /** Two blocks against each other: up -> e^lambda up, down -> e^-lambda down. C = (|up|^2 - |down|^2) / 2. */
 export function rescaling(up: string, down: string): Generator {
   checkNames("rescaling", [up, down]);
@@ -204,6 +326,7 @@ export function doubleRotation(U: string, W: string, B: unknown): Generator {
  * p^T A p as an expression, p given by one node per block (parameters less the center, or their
  * gradients).
  *
+ * @param products how inner products of the nodes are formed: from their structure, or plainly
  * @throws NoetherflowError "shape" or "name" if A and the model disagree on a block
  */
 export function quadraticForm(
@@ -211,20 +334,22 @@ export function quadraticForm(
   model: Model,
   A: Generator,
   of: (block: string) => Node | null,
+  { inner, leftTimes, rightTimes }: Products = plain,
 ): Node | null {
   const terms: Node[] = [];
   if (A.blocks !== null) {
     for (const [name, action] of A.blocks) {
       const block = model.block(name, where);
       const [rows, cols] = [block.shape[0] ?? 1, block.shape[1] ?? 1];
-      checkFits(where, A, name, block.shape, "left", action.left, rows);
-      checkFits(where, A, name, block.shape, "right", action.right, cols);
+      const { scalar, left, right } = resolved(`${where}: ${A.name} on ${name}`, action, block.shape);
+      checkFits(where, A, name, block.shape, "left", left, rows);
+      checkFits(where, A, name, block.shape, "right", right, cols);
       const p = of(name);
       if (p === null) continue;
       const column = block.shape.length === 2 ? p : reshape(p, [rows, 1]);
-      if (action.scalar !== undefined) terms.push(scale(sqnorm(p), action.scalar));
-      if (action.left) terms.push(sum(mul(column, matmul(constant(model, action.left), column))));
-      if (action.right) terms.push(sum(mul(column, matmul(column, constant(model, action.right)))));
+      if (scalar !== 0) terms.push(scale(inner(p, p), scalar));
+      if (left) terms.push(inner(column, leftTimes(constant(model, left), column)));
+      if (right) terms.push(inner(column, rightTimes(column, constant(model, right))));
     }
   } else {
     const { dense } = A;
@@ -287,4 +412,13 @@ export function displaced(model: Model, A: Generator, name: string): Node {
 }
 
 /** Generators of exponential symmetries, for users. */
-export const symmetry = { generator, scaling, rescaling, doubleRotation } as const;
+export const symmetry = {
+  generator,
+  scaling,
+  blockScaling,
+  rescaling,
+  neuronRescaling,
+  doubleRotation,
+  keyQuery,
+  shifted,
+} as const;

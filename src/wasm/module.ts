@@ -28,6 +28,24 @@ export interface CoreExports {
     key0: number,
     key1: number,
   ): void;
+  signLanes(...args: Parameters<CoreExports["normalLanes"]>): void;
+  drawIndices(
+    dst: number,
+    count: number,
+    firstLow: number,
+    firstHigh: number,
+    lanes: number,
+    below: number,
+    scale: number,
+    replica: number,
+    purpose: number,
+    key0: number,
+    key1: number,
+  ): void;
+  // covariances in chunks of samples (assembly/matrix.ts); rows of g are ldg values apart, c is [p][p]
+  centreRows(g: number, mean: number, k: number, p: number, ldg: number): void;
+  rankUpdate(c: number, g: number, k: number, p: number, ldg: number): void;
+  mirror(c: number, p: number): void;
   // small dense linear algebra in f64 (assembly/dense.ts)
   symmetricEigen(a: number, vectors: number, values: number, n: number, maxSweeps: number): number;
   svd(

@@ -10,7 +10,7 @@ import {
 } from "../helpers/kernels.ts";
 import * as precise from "../reference/precise.ts";
 
-const names = ["exp", "log", "tanh", "sigmoid", "softplus"] as const;
+const names = ["exp", "log", "tanh", "sigmoid", "softplus", "erf"] as const;
 type Name = (typeof names)[number];
 const oracle: Record<Name, (x: number) => precise.Big> = {
   exp: precise.exp,
@@ -18,14 +18,15 @@ const oracle: Record<Name, (x: number) => precise.Big> = {
   tanh: precise.tanh,
   sigmoid: precise.sigmoid,
   softplus: precise.softplus,
+  erf: precise.erf,
 };
 const dtypes = ["f64", "f32"] as const;
 
 /** Largest error allowed, in ulp of the exact result, as the kernels' docstrings promise. */
 const bounds: Record<Dtype, Record<Name, number>> = {
-  f64: { exp: 1, log: 0.9, tanh: 2.3, sigmoid: 2.5, softplus: 1.8 },
+  f64: { exp: 1, log: 0.9, tanh: 2.3, sigmoid: 2.5, softplus: 1.8, erf: 1.4 },
   // f64 results rounded once: half an ulp and the f64 error, 2^-29 of an f32 ulp each
-  f32: { exp: 0.50001, log: 0.50001, tanh: 0.50001, sigmoid: 0.50001, softplus: 0.50001 },
+  f32: { exp: 0.50001, log: 0.50001, tanh: 0.50001, sigmoid: 0.50001, softplus: 0.50001, erf: 0.50001 },
 };
 
 /** A plain generator of test points, apart from the one under test (Numerical Recipes' 32-bit LCG). */
@@ -90,6 +91,19 @@ const ranges: Record<Dtype, Record<Name, { even: [number, number][]; decades: [n
       ],
       decades: [[-20, 2]],
     },
+    erf: {
+      even: [
+        [-1.25, 1.25],
+        [1.1, 1.3],
+        [-3, 3],
+        [-6.5, 6.5],
+      ],
+      decades: [
+        [-323.5, -307],
+        [-307, 2],
+        [-3, 1],
+      ],
+    },
   },
   f32: {
     exp: {
@@ -127,6 +141,13 @@ const ranges: Record<Dtype, Record<Name, { even: [number, number][]; decades: [n
         [-104, 20],
       ],
       decades: [[-10, 2]],
+    },
+    erf: {
+      even: [
+        [-1.25, 1.25],
+        [-4.5, 4.5],
+      ],
+      decades: [[-44.5, 1]],
     },
   },
 };
@@ -252,6 +273,19 @@ describe.each(dtypes)("elementary functions, %s", (dtype) => {
       [100, 100],
       [dtype === "f64" ? -745 : -103, least],
     ],
+    erf: [
+      [nan, nan],
+      [inf, 1],
+      [-inf, -1],
+      [0, 0],
+      [-0, -0],
+      [least, least],
+      [-least, -least],
+      [6, 1],
+      [-30, -1],
+      [greatest, 1],
+      [-greatest, -1],
+    ],
   };
   for (const name of names) {
     it(`${name} has the special values of IEEE 754, whatever its neighbours in the register are`, async () => {
@@ -317,7 +351,7 @@ describe.each(dtypes)("elementary functions, %s", (dtype) => {
 
 describe("the oracle", () => {
   it("agrees with values from published tables", () => {
-    // Abramowitz and Stegun, tables 1.1, 4.2, 4.4, 4.6 and 4.15, to 30 and more digits where given
+    // Abramowitz and Stegun, tables 1.1, 4.2, 4.4, 4.6, 4.15 and 7.1, to 30 and more digits where given
     const digits = (value: precise.Big, decimals: number): string => {
       const scaled = value.m * 10n ** BigInt(decimals);
       const text = String(value.s < 0 ? scaled >> BigInt(-value.s) : scaled << BigInt(value.s)).padStart(
@@ -331,6 +365,9 @@ describe("the oracle", () => {
     expect(digits(precise.log(2), 40)).toBe("0.6931471805599453094172321214581765680755");
     expect(digits(precise.log(10), 40)).toBe("2.3025850929940456840179914546843642076011");
     expect(digits(precise.tanh(1), 40)).toBe("0.7615941559557648881194582826047935904127");
+    expect(digits(precise.erf(0.5), 10)).toBe("0.5204998778");
+    expect(digits(precise.erf(1), 40)).toBe("0.8427007929497148693412206350826092592960");
+    expect(digits(precise.erf(2), 10)).toBe("0.9953222650");
     expect(digits(precise.sigmoid(0), 20)).toBe("0.50000000000000000000");
     expect(digits(precise.softplus(0), 40)).toBe(digits(precise.log(2), 40));
     expect(digits(precise.sinTurns(0.125), 40)).toBe("0.7071067811865475244008443621048490392848");

@@ -173,6 +173,93 @@ describe.each(dtypes)("%s", async (dtype) => {
     }
     expect(cases).toBe(5 * 5 * 7 * 6);
   });
+
+  it("centreRows subtracts the mean from p values of each row and from nothing else", () => {
+    let cases = 0;
+    for (const k of [0, 1, 2, 5]) {
+      for (const p of [0, 1, LANES - 1, LANES, LANES + 1, 5 * LANES + 3]) {
+        for (const gap of [0, 1, 5]) {
+          const g = someValues(dtype, k * (p + gap), 8, [p, p + gap]);
+          const offsets = [cases % 2, (cases >> 1) % 2];
+          ++cases;
+          const found = compare("centreRows", [g, someValues(dtype, p, 9)], [k, p, p + gap], offsets);
+          if (found) expect.fail(found);
+        }
+      }
+    }
+    expect(cases).toBe(4 * 6 * 3);
+  });
+
+  /** c after rankUpdate in chunks of the given sizes. */
+  const ranked = (c: Values, g: Values, p: number, ldg: number, chunks: readonly number[]): Values =>
+    runGuarded(
+      kernels,
+      (addrC, addrG) => {
+        let at = addrG as number;
+        for (const k of chunks) {
+          call.rankUpdate!(addrC as number, at, k, p, ldg);
+          at += k * ldg * c.BYTES_PER_ELEMENT;
+        }
+      },
+      [c, g],
+      [p % 2, ldg % 2],
+    );
+
+  /** What changed far below the diagonal, or differs on or above it. */
+  const wrong = (actual: Values, expected: Values, before: Values, p: number): string => {
+    for (let i = 0; i < p; ++i) {
+      for (let j = 0; j < p; ++j) {
+        const at = i * p + j;
+        if (j < i && i - j < 4 * LANES) continue;
+        const right = j < i ? before : expected;
+        if (!Object.is(actual[at], right[at]))
+          return `(${i}, ${j}): got ${actual[at]}, expected ${right[at]}`;
+      }
+    }
+    return "";
+  };
+
+  it("rankUpdate has the bits of the triple loop on and above the diagonal, for any size and stride", () => {
+    let cases = 0;
+    for (const p of [0, 1, 2, 3, 7, 4 * LANES, 33, 65, 130, 67 * LANES + 1]) {
+      for (const k of p > 130 ? [65] : [0, 1, 2, 63, 64, 65, 130]) {
+        const ldg = p + (cases++ % 3);
+        const g = someValues(dtype, k * ldg, k, [p, ldg]);
+        const c = someValues(dtype, p * p, 7 + p);
+        const expected = c.slice();
+        reference.rankUpdate(expected, g, k, p, ldg);
+        const found = wrong(ranked(c, g, p, ldg, [k]), expected, c, p);
+        if (found) expect.fail(`rankUpdate(k ${k}, p ${p}, ldg ${ldg}) at ${found}`);
+      }
+    }
+    expect(cases).toBe(9 * 7 + 1);
+  });
+
+  it("rankUpdate and mirror have the same bits for chunks of any size", () => {
+    for (const p of [3, 70, 130]) {
+      const [k, ldg] = [201, p + 2] as [number, number];
+      const g = someValues(dtype, k * ldg, 11, [p, ldg]);
+      const zeros = () => new (arrayOf(dtype))(p * p);
+      const mirrored = (c: Values) => runGuarded(kernels, (at) => call.mirror!(at as number, p), [c]);
+      const expected = zeros();
+      reference.rankUpdate(expected, g, k, p, ldg);
+      reference.mirror(expected, p);
+      for (const size of [1, 5, 64, 100, 128, k]) {
+        const chunks = Array.from({ length: Math.ceil(k / size) }, (_, i) => Math.min(size, k - i * size));
+        const found = difference(mirrored(ranked(zeros(), g, p, ldg, chunks)), expected);
+        expect(found, `p = ${p}, chunks of ${size}`).toBe("");
+      }
+    }
+  });
+
+  it("mirror copies the upper triangle to the lower and nothing else, for any size and address", () => {
+    const sizes = [0, 1, 2, 3, 4, 7, 31, 32, 33, 64, 67, 130];
+    for (const p of sizes) {
+      const found = compare("mirror", [someValues(dtype, p * p, p)], [p], [p % 3]);
+      if (found) expect.fail(found);
+    }
+    expect(sizes.length).toBeGreaterThan(0);
+  });
 });
 
 it("assembly/tiles.ts is what tools/gen-tiles.mjs writes", () => {

@@ -5,8 +5,8 @@ import ts from "typescript";
 import { afterAll, describe, expect, test } from "vitest";
 import { NoetherflowError } from "../../src/errors.ts";
 import { gradient, tangent } from "../../src/graph/derive.ts";
-import { Graph } from "../../src/graph/node.ts";
-import { apply } from "../../src/graph/ops.ts";
+import { Graph, type Node } from "../../src/graph/node.ts";
+import { apply, publicOps } from "../../src/graph/ops.ts";
 import { substitute } from "../../src/graph/substitute.ts";
 import { createEngine, Model, model, ops, parseModel, parseSampler, sampler } from "../../src/index.ts";
 import { parse, readSources } from "../helpers/source.ts";
@@ -48,6 +48,29 @@ const everything = {
     ["z", ["add", ["matmul", "W", "x"], "b"]],
     ["p", ["softmax", "z"]],
     ["positive", ["add", 1, ["square", "z"]]],
+    [
+      "parts",
+      [
+        "concat",
+        ["leaky_relu", ["slice", "z", { start: 1 }], { slope: 0.1 }],
+        ["erf", "z"],
+        ["pad", ["gelu_erf", "y"], { before: 1, after: 2 }],
+        ["reshape", ["slice", "W", { axis: -1, stop: 1 }], { shape: [3] }],
+      ],
+    ],
+    ["rows", ["batch_stack", "p"]],
+    [
+      "batch",
+      [
+        "add",
+        ["sqnorm", ["sub", "z", ["batch_mean", "z"]]],
+        [
+          "add",
+          ["logsumexp", ["matmul", "rows", "z"]],
+          ["add", ["sum", ["batch_row", ["mul", "rows", "y"]]], ["mean", "rows"]],
+        ],
+      ],
+    ],
   ],
   loss: [
     "add",
@@ -68,12 +91,16 @@ const everything = {
               "add",
               ["sum", ["gelu_tanh", ["abs", ["scale", "z", 0.25]]]],
               [
-                "sum",
+                "add",
                 [
-                  "mul",
-                  ["mul", ["step", "z"], ["sign", "y"]],
-                  ["sum", ["broadcast_to", ["exp", ["transpose", "W"]], { shape: [2, 3] }], { axis: 0 }],
+                  "sum",
+                  [
+                    "mul",
+                    ["mul", ["step", "z"], ["sign", "y"]],
+                    ["sum", ["broadcast_to", ["exp", ["transpose", "W"]], { shape: [2, 3] }], { axis: 0 }],
+                  ],
                 ],
+                ["add", ["sqnorm", "parts"], "batch"],
               ],
             ],
           ],
@@ -93,6 +120,20 @@ const built = () =>
       const z = ops.add(ops.matmul(W, x), b);
       const p = ops.softmax(z);
       const positive = ops.add(1, ops.square(z));
+      const parts = ops.concat([
+        ops.leakyRelu(ops.slice(z, { start: 1, stop: 3 }), { slope: 0.1 }),
+        ops.erf(z),
+        ops.pad(ops.geluErf(y), { axis: 0, before: 1, after: 2 }),
+        ops.reshape(ops.slice(W, { axis: 1, stop: 1 }), [3]),
+      ]);
+      const rows = ops.batchStack(p);
+      const batch = [
+        ops.sqnorm(ops.sub(z, ops.batchMean(z))),
+        ops.logsumexp(ops.matmul(rows, z)),
+        ops.sum(ops.batchRow(ops.mul(rows, y))),
+        ops.mean(rows),
+      ];
+      const total = (terms: readonly Node[]) => terms.reduceRight((rest, term) => ops.add(term, rest));
       const terms = [
         ops.mul(s, ops.sum(ops.mul(p, ops.relu(y)))),
         ops.sqnorm(ops.matmul(V, ops.sub(ops.tanh(z), ops.sigmoid(y)))),
@@ -106,8 +147,10 @@ const built = () =>
             ops.sum(ops.broadcastTo(ops.exp(ops.transpose(W)), [2, 3]), { axis: 0 }),
           ),
         ),
+        ops.sqnorm(parts),
+        total(batch),
       ];
-      return ops.sum(terms.reduceRight((rest, term) => ops.add(term, rest)));
+      return ops.sum(total(terms));
     },
   });
 
@@ -138,6 +181,8 @@ describe("written and read again", () => {
   test("constants, untrainable blocks, options and shared nodes survive", () => {
     // V x is one vector of 3 for the whole file: wrap the sum, whose term of logsumexp has rank 2
     const net = parseModel({ ...everything, loss: ["sum", everything.loss] });
+    const text = JSON.stringify([everything.let, everything.loss]);
+    expect(publicOps.filter((op) => !text.includes(`["${op}",`))).toEqual([]);
     const again = reread(net);
     expect(again.toJSON()).toEqual(net.toJSON());
     expect(again.toJSON().params).toEqual(everything.params);
@@ -158,6 +203,80 @@ describe("written and read again", () => {
       ["sqnorm", "t2"],
     ]);
     expect(reread(net).toJSON()).toEqual(net.toJSON());
+  });
+
+  test("ops with options are written with all of them, whichever were given", () => {
+    const written = (loss: unknown) =>
+      parseModel({ params: { w: [3], M: [2, 3] }, inputs: { x: [3] }, loss: ["sum", loss] }).toJSON().loss;
+    const forms: [given: unknown, expected: unknown][] = [
+      [
+        ["concat", "w", "x"],
+        ["concat", "w", "x", { axis: 0 }],
+      ],
+      [
+        ["concat", "M", "M", "M", { axis: -1 }],
+        ["concat", "M", "M", "M", { axis: 1 }],
+      ],
+      [
+        ["concat", "w"],
+        ["concat", "w", { axis: 0 }],
+      ],
+      [
+        ["concat", "w", "x", { shapes: [[3], [3], [6]] }],
+        ["concat", "w", "x", { axis: 0 }],
+      ],
+      [
+        ["slice", "w"],
+        ["slice", "w", { axis: 0, start: 0, stop: 3 }],
+      ],
+      [
+        ["slice", "M", { stop: 2, axis: -1 }],
+        ["slice", "M", { axis: 1, start: 0, stop: 2 }],
+      ],
+      [
+        ["pad", "M", {}],
+        ["pad", "M", { axis: 0, before: 0, after: 0 }],
+      ],
+      [
+        ["pad", "w", { after: 4 }],
+        ["pad", "w", { axis: 0, before: 0, after: 4 }],
+      ],
+      [
+        ["leaky_relu", "w", { slope: -0.25 }],
+        ["leaky_relu", "w", { slope: -0.25 }],
+      ],
+      [
+        ["batch_row", ["batch_stack", "x"]],
+        ["batch_row", ["batch_stack", "x"]],
+      ],
+      [
+        ["mean", ["batch_stack", "x"], { axis: 0 }],
+        ["mean", ["batch_stack", "x"], { axis: 0 }],
+      ],
+    ];
+    for (const [given, expected] of forms) expect(written(given)).toEqual(["sum", expected, { axis: null }]);
+    // two slopes, two places: four nodes
+    const twice = (a: object, b: object, op: string) => {
+      const loss = ["sum", ["add", [op, "w", a], [op, "w", b]]];
+      return parseModel({ params: { w: [3] }, inputs: {}, loss }).toJSON().let;
+    };
+    expect(twice({ slope: 0.1 }, { slope: 0.2 }, "leaky_relu")).toBeUndefined();
+    expect(twice({ start: 0, stop: 2 }, { start: 1, stop: 3 }, "slice")).toBeUndefined();
+    expect(twice({ before: 1 }, { after: 1 }, "pad")).toBeUndefined();
+    expect(twice({ before: 1 }, { before: 1, after: 0, axis: -1 }, "pad")).toHaveLength(1);
+  });
+
+  test("a loss that couples its samples is written before any size is known, and serves all", () => {
+    const net = parseModel({ ...everything, loss: ["sum", everything.loss] });
+    const before = net.toJSON();
+    const sized = (N: number) => ({
+      x: Array.from({ length: 2 * N }, (_, i) => Math.sin(i)),
+      y: Array.from({ length: 3 * N }, (_, i) => Math.cos(i)),
+    });
+    for (const N of [1, 2, 5])
+      expect(bitsOf(reread(net), sized(N), someTheta)).toBe(bitsOf(net, sized(N), someTheta));
+    expect(net.toJSON()).toEqual(before);
+    expect(reread(net).toJSON()).toEqual(before);
   });
 
   test("a node shared by exponentially many paths stays one node", () => {
@@ -938,6 +1057,180 @@ const rows: Record<string, Row[]> = {
     ],
     ["of reshape without a shape", file(["reshape", "w"]), "shape", "model.loss: reshape needs a shape."],
     [
+      "of concat with nothing",
+      file(["sum", ["concat", { axis: 0 }]]),
+      "shape",
+      "model.loss[1]: concat takes one argument or more, got none.",
+    ],
+    [
+      "of concat with values of two ranks",
+      file(["sum", ["concat", "w", "M"]]),
+      "shape",
+      "model.loss[1]: concat expects values of one rank that agree along all other axes, got w [2], M [2, 3].",
+    ],
+    [
+      "of concat with rows of two lengths",
+      file(["sum", ["concat", "M", "M", ["transpose", "M"]]]),
+      "shape",
+      "model.loss[1]: concat expects values of one rank that agree along all other axes, got M [2, 3], M [2, 3], transpose(...) [3, 2].",
+    ],
+    [
+      "of concat with scalars",
+      file(["sum", ["concat", "s", 2]]),
+      "range",
+      /^model\.loss\[1\]: concat of s \[\] takes an axis in .*, got 0\.$/,
+    ],
+    [
+      "of concat along no axis",
+      file(["sum", ["concat", "w", "w", { axis: null }]]),
+      "range",
+      "model.loss[1]: concat of w [2] takes an axis in [-1, 0], got null.",
+    ],
+    [
+      "of concat with an option of another op",
+      file(["sum", ["concat", "w", "w", "w", { start: 1 }]]),
+      "name",
+      'model.loss[1]: options of concat are axis, got "start".',
+    ],
+    [
+      "of concat with something behind the options",
+      file(["sum", ["concat", "w", { axis: 0 }, "w"]]),
+      "shape",
+      "model.loss[1][2]: expected a name, a number or [op, arguments...], got an object with keys axis.",
+    ],
+    [
+      "of a slice behind the end",
+      file(["sum", ["slice", "M", { axis: 1, start: 1, stop: 4 }]]),
+      "shape",
+      "model.loss[1]: slice expects at least 4 entries along axis 1, got M [2, 3].",
+    ],
+    [
+      "of a slice before the beginning",
+      file(["sum", ["slice", "w", { start: -1 }]]),
+      "range",
+      "model.loss[1]: slice needs start, an integer of at least 0, got -1.",
+    ],
+    [
+      "of an empty slice",
+      file(["sum", ["slice", "w", { start: 1, stop: 1 }]]),
+      "range",
+      "model.loss[1]: slice needs stop, an integer of at least 2, got 1.",
+    ],
+    [
+      "of a slice from half an entry",
+      file(["sum", ["slice", "w", { start: 0.5 }]]),
+      "range",
+      "model.loss[1]: slice needs start, an integer of at least 0, got 0.5.",
+    ],
+    [
+      "of a slice from an entry named by text",
+      file(["sum", ["slice", "w", { start: "1" }]]),
+      "range",
+      'model.loss[1]: start must be a number, got "1".',
+    ],
+    [
+      "of a slice with a step",
+      file(["sum", ["slice", "w", { step: 2 }]]),
+      "name",
+      'model.loss[1]: options of slice are axis, start, stop, got "step". Did you mean "stop"?',
+    ],
+    [
+      "of a slice of a scalar",
+      file(["slice", "s", { start: 0, stop: 1 }]),
+      "range",
+      /^model\.loss: slice of s \[\] takes an axis in .*, got 0\.$/,
+    ],
+    [
+      "of pad by less than nothing",
+      file(["sum", ["pad", "w", { after: -1 }]]),
+      "range",
+      "model.loss[1]: pad needs after, an integer of at least 0, got -1.",
+    ],
+    [
+      "of pad by more than any memory",
+      file(["sum", ["pad", "w", { before: 2 ** 28 }]]),
+      "memory",
+      "model.loss[1]: a value may have at most 268435456 entries, got pad of shape [268435458].",
+    ],
+    [
+      "of pad by sizes whose sum is infinite, as the size of a batch is",
+      file(["sum", ["pad", "w", { before: 1e308, after: 1e308 }]]),
+      "range",
+      "model.loss[1]: pad needs before, an integer of at least 0, got 1e+308.",
+    ],
+    [
+      "of pad with null",
+      file(["sum", ["pad", "w", { before: null }]]),
+      "range",
+      "model.loss[1]: before must be a number, got null.",
+    ],
+    [
+      "of leaky_relu without a slope",
+      file(["leaky_relu", "s"]),
+      "range",
+      "model.loss: leaky_relu needs slope, a finite number, got undefined.",
+    ],
+    [
+      "of leaky_relu with a slope behind it, as scale has",
+      file(["leaky_relu", "s", 0.1]),
+      "shape",
+      "model.loss: leaky_relu takes 1 argument and then an object of options, got 0.1.",
+    ],
+    [
+      "of leaky_relu with an infinite slope",
+      file(["leaky_relu", "s", { slope: Number.NEGATIVE_INFINITY }]),
+      "range",
+      "model.loss: leaky_relu needs slope, a finite number, got -Infinity.",
+    ],
+    [
+      "of leaky_relu with a misspelt slope",
+      file(["leaky_relu", "s", { slop: 0.1 }]),
+      "name",
+      'model.loss: options of leaky_relu are slope, got "slop". Did you mean "slope"?',
+    ],
+    [
+      "that stacks matrices",
+      file(["sum", ["batch_stack", ["mul", "M", "x"]]]),
+      "shape",
+      "model.loss[1]: batch_stack expects a vector per sample, got mul(...) [2, 3].",
+    ],
+    [
+      "that stacks scalars",
+      file(["sum", ["batch_stack", "s"]]),
+      "shape",
+      "model.loss[1]: batch_stack expects a vector per sample, got s [].",
+    ],
+    [
+      "of a row of a matrix of literal size",
+      file(["sum", ["batch_row", "M"]]),
+      "shape",
+      "model.loss[1]: batch_row expects a matrix with one row per sample of the batch, got M [2, 3].",
+    ],
+    [
+      "of a row of a vector",
+      file(["sum", ["batch_row", ["batch_mean", "x"]]]),
+      "shape",
+      "model.loss[1]: batch_row expects a matrix with one row per sample of the batch, got batch_mean(...) [3].",
+    ],
+    [
+      "of a batch of a size of its own",
+      file(["sum", ["batch_mean", "x", { count: 2 }]]),
+      "name",
+      'model.loss[1]: batch_mean takes no options, got "count".',
+    ],
+    [
+      "of a stack by the size of its batch",
+      file(["sum", ["reshape", ["batch_stack", "x"], { shape: [6] }]]),
+      "shape",
+      /^model\.loss\[1\]: reshape expects a value with 6 entries, got batch_stack\(\.\.\.\) \[.*, 3\]\.$/,
+    ],
+    [
+      "with another op that is internal",
+      file(["sum", ["batch_pick", ["batch_stack", "x"]]]),
+      "name",
+      /^model\.loss\[1\]: expected \[op, arguments\.\.\.\] with a known op, got "batch_pick"\./,
+    ],
+    [
       "of reshape with a wrong shape",
       file(["reshape", "w", { shape: [3] }]),
       "shape",
@@ -1094,6 +1387,78 @@ const rows: Record<string, Row[]> = {
       /^ops\.sum: .*"axes".* Did you mean "axis"\?$/,
     ],
     [
+      "a misspelt option of an op of several words",
+      builder(({ s }) => ops.leakyRelu(s, { slop: 1 } as never)),
+      "name",
+      'ops.leakyRelu: options are slope, got "slop". Did you mean "slope"?',
+    ],
+    [
+      "no options where one is needed",
+      builder(({ s }) => ops.leakyRelu(s, undefined as never)),
+      "shape",
+      "ops.leakyRelu: expected options slope, got undefined.",
+    ],
+    [
+      "text as a value of an op of several words",
+      builder(() => ops.geluErf("w" as never)),
+      "range",
+      'ops.geluErf: expected values of the model, and finite numbers beside them, got "w".',
+    ],
+    [
+      "text as a row",
+      builder(() => ops.batchStack("w" as never)),
+      "range",
+      'ops.batchStack: expected values of the model, and finite numbers beside them, got "w".',
+    ],
+    [
+      "values side by side that are in no array",
+      builder(({ w, x }) => (ops.concat as (...args: unknown[]) => never)(w, x)),
+      "shape",
+      /^ops\.concat: expected an array of values, got an object/,
+    ],
+    [
+      "no values side by side",
+      builder(() => ops.concat([])),
+      "shape",
+      "ops.concat: concat takes one argument or more, got 0.",
+    ],
+    [
+      "a misspelt option of concat",
+      builder(({ w, x }) => ops.concat([w, x], { axes: 0 } as never)),
+      "name",
+      'ops.concat: options are axis, got "axes". Did you mean "axis"?',
+    ],
+    [
+      "an axis of concat that is not there",
+      builder(({ w, x }) => ops.concat([w, x], { axis: 1 })),
+      "range",
+      "ops.concat: concat of w [2] takes an axis in [-1, 0], got 1.",
+    ],
+    [
+      "a slice without options",
+      builder(({ w }) => ops.slice(w, undefined as never)),
+      "shape",
+      "ops.slice: expected options axis, start, stop, got undefined.",
+    ],
+    [
+      "a slice that ends in text",
+      builder(({ w }) => ops.slice(w, { stop: "2" as never })),
+      "range",
+      'ops.slice: slice needs stop, an integer of at least 1, got "2".',
+    ],
+    [
+      "a pad with a misspelt option",
+      builder(({ w }) => ops.pad(w, { befor: 2 } as never)),
+      "name",
+      'ops.pad: options are axis, before, after, got "befor". Did you mean "before"?',
+    ],
+    [
+      "a row of a parameter",
+      builder(({ M }) => ops.batchRow(M)),
+      "shape",
+      "ops.batchRow: batch_row expects a matrix with one row per sample of the batch, got M [2, 3].",
+    ],
+    [
       "an op that is not in the table",
       () => apply("tanhh", [other.loss]),
       "name",
@@ -1213,6 +1578,12 @@ const rows: Record<string, Row[]> = {
       'sampler.constants.z: names must be distinct, got "z". Rename one of the two.',
     ],
     [
+      "with an output that couples the samples",
+      random({ outputs: { x: ["sub", "z", ["batch_mean", "z"]] } }),
+      "unsupported",
+      "sampler.outputs.x: samples are independent: batch_mean, batch_stack and batch_row belong in a model's loss, got sub(...) [2].",
+    ],
+    [
       "built from a number",
       () => sampler(3 as never),
       "shape",
@@ -1249,14 +1620,15 @@ describe.each(Object.entries(rows))("refused: %s", (_, list) => {
   });
 });
 
-test("a mistake of ours says internal, and asks for a report", () => {
+test("a mistake of ours says internal, and asks for a report", async () => {
   const net = parseModel({ params: { w: [] }, inputs: { x: [] }, loss: ["mul", "w", "x"] });
   const { graph, loss } = net;
   const w = net.leaf("w");
   const unknown = graph.intern("mystery", [w], {}, [], w.varies, 0);
-  const behindSum = apply("mul", [net.leaf("x"), apply("batch_sum", [loss])]);
+  // coupled by an op that no file can name
+  const behindSum = apply("mul", [net.leaf("x"), apply("batch_sum", [loss], { count: 2 })]);
   const leaves = new Map([...net.blocks, ...net.inputs].map((b) => [b.name, net.leaf(b.name)]));
-  const mixed = engine.problem(new Model(graph, net.blocks, net.inputs, leaves, behindSum), { x: [1] });
+  const mixed = engine.problem(new Model(graph, net.blocks, net.inputs, leaves, behindSum), { x: [1, 3] });
   const mistakes: [() => unknown, string][] = [
     [() => gradient(unknown, [w], graph.number(1), 1), "internal: derive: op mystery has no vjp rule"],
     [
@@ -1267,13 +1639,19 @@ test("a mistake of ours says internal, and asks for a report", () => {
       () => substitute([loss], new Graph(), new Map()),
       "internal: substitute: leaf param w has no replacement",
     ],
-    [() => mixed.loss([1]), "internal: lower: a sample value depends on a sum over the batch"],
   ];
   for (const [make, sentence] of mistakes) {
     const error = refusal(make);
     expect(error.message).toBe(`${sentence}. Please report this with the model and options.`);
     expect(error.code).toBe("internal");
   }
+  expect([...mixed.losses([2])]).toEqual([8, 24]);
+  for (const lanes of ["replicas", "features"] as const)
+    await expect(
+      mixed.simulate({ scheme: "gd", theta: [1], eta: 0.1, steps: 1, lowering: { lanes } }),
+    ).rejects.toThrow(
+      "internal: lower: samples that are coupled go side by side in the lanes. Please report this with the model and options.",
+    );
   mixed.dispose();
 });
 

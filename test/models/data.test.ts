@@ -17,6 +17,8 @@ import {
   type Sampler,
   sampler,
 } from "../../src/index.ts";
+import { philox } from "../reference/philox.ts";
+import { below, keyOfSeed } from "../reference/sgd.ts";
 
 const engine = await createEngine();
 afterAll(() => engine.dispose());
@@ -553,17 +555,139 @@ describe("fresh samples", () => {
     expect([error.code, error.message]).toEqual([code, message]);
   });
 
-  test("options of fresh samples are refused where there is a data set", () => {
-    const finite = engine.problem(squares, { x: [1, 2, 3, 4] });
-    for (const call of ["loss", "losses", "gradient"] as const) {
-      const error = refusal(() =>
-        (finite[call] as (t: number[], f: object) => unknown)([1, 2], { samples: 5 }),
-      );
-      expect(error.message).toBe(
-        `${call}: { samples, seed } go with a sampler of fresh samples, got a data set of N = 2.`,
-      );
+  test("are those of the documented counters: sample s of a measurement has the blocks s b + leaf of purpose 5", () => {
+    const law = parseSampler({
+      noise: { i: { kind: "index", shape: [5], below: 1000 }, s: { kind: "sign", shape: [2] } },
+      outputs: { x: ["concat", "i", "s"] },
+    });
+    const read = parseModel({ params: { w: [7] }, inputs: { x: [7] }, loss: ["matmul", "w", "x"] });
+    const drawn = engine.problem(read, law);
+    const key = keyOfSeed("documented");
+    for (const e of times(7, (k) => k)) {
+      const unit = times(7, (k) => (k === e ? 1 : 0));
+      const expected = times(70, (s) => {
+        // the five indices take two blocks, the signs the third
+        const leaf = e < 5 ? e >> 2 : 2;
+        const word = philox([3 * s + leaf, 0, 0, MEASURE], key)[(e < 5 ? e & 3 : e - 5) as 0];
+        return e < 5 ? below(word, 1000) : word >= 2 ** 31 ? -1 : 1;
+      });
+      expect([...drawn.losses(unit, { samples: 70, seed: "documented" })]).toEqual(expected);
     }
-    finite.dispose();
+    drawn.dispose();
+  });
+});
+
+/** The purpose of draws that measure. */
+const MEASURE = 5;
+
+describe("independent draws from a finite set", () => {
+  const squares = parseModel({ params: { a: [2] }, inputs: { x: [2] }, loss: ["sqnorm", ["mul", "a", "x"]] });
+  const x = times(22, (i) => Math.sin(1 + i));
+  const rowsOf = (rows: readonly number[]) => rows.flatMap((n) => x.slice(2 * n, 2 * n + 2));
+  const theta = [1, 2];
+  const all = engine.problem(squares, { x });
+
+  /** Draw i is floor(word N / 2^32), word i & 3 of block (i >> 2, 0, 0, 5). */
+  const documented = (count: number, seed: string, N: number): number[] => {
+    const key = keyOfSeed(seed);
+    return times(count, (i) => below(philox([i >> 2, 0, 0, MEASURE], key)[(i & 3) as 0], N));
+  };
+
+  test("are the documented ones, with replacement, for counts below and above N", () => {
+    const own = [...all.losses(theta)];
+    for (const count of [1, 3, 4, 5, 11, 130]) {
+      const rows = documented(count, "measure", 11);
+      expect(count < 11 || new Set(rows).size < count).toBe(true);
+      const draw = { samples: count, seed: "measure" };
+      expect([...all.losses(theta, draw)]).toEqual(rows.map((n) => own[n]));
+      // the same samples as a data set of their own
+      const picked = engine.problem(squares, { x: rowsOf(rows) });
+      expect(all.gradient(theta, draw)).toEqual(picked.gradient(theta));
+      picked.dispose();
+    }
+    expect([...all.losses(theta)]).toEqual(own);
+  });
+
+  test("give an Estimate of the mean loss: the mean of the drawn losses, s / sqrt(n), the count and the method", () => {
+    const draw = { samples: 9, seed: 3 };
+    const drawn = all.losses(theta, draw);
+    const { value, stdErr, count, method } = all.loss(theta, draw);
+    expect([count, method]).toEqual([9, "independent draws"]);
+    expect(Math.abs(value - mean(drawn))).toBeLessThanOrEqual(16 * 2 ** -53 * value);
+    const variance = (9 / 8) * mean(drawn.map((l) => (l - value) ** 2));
+    expect(Math.abs(stdErr / Math.sqrt(variance / 9) - 1)).toBeLessThanOrEqual(32 * 2 ** -53);
+    expect(all.loss(theta)).toBeTypeOf("number");
+    // one draw says nothing about its doubt
+    expect(all.loss(theta, { samples: 1 }).stdErr).toBeNaN();
+  });
+
+  test("are honest: 100,000 of them cover the mean over all, |z| < 4.9, with its standard error to 1 %", () => {
+    const own = all.losses(theta);
+    const { value, stdErr } = all.loss(theta, { samples: 100_000, seed: "honest" });
+    expect(Math.abs(value - all.loss(theta)) / stdErr).toBeLessThan(Z);
+    const variance = mean(own.map((l) => (l - mean(own)) ** 2));
+    expect(Math.abs(stdErr / Math.sqrt(variance / 100_000) - 1)).toBeLessThan(0.01);
+  });
+
+  test('follow the seed alone: equal bits for one seed, others for another, "0" when there is none', () => {
+    const losses = (seed?: string | number) =>
+      [...all.losses(theta, seed === undefined ? { samples: 20 } : { samples: 20, seed })].join();
+    expect(losses("a")).toBe(losses("a"));
+    expect(losses("a")).not.toBe(losses("b"));
+    expect(losses(7)).toBe(losses("7"));
+    expect(losses()).toBe(losses("0"));
+  });
+
+  test("of a set that a sampler made are draws from that set", () => {
+    const law = sampler({ noise: { z: { kind: "normal", shape: [2] } }, outputs: ({ z }) => ({ x: z }) });
+    const made = engine.problem(squares, law, { samples: 13, dataSeed: "d" });
+    const own = made.losses(theta);
+    const rows = documented(40, "m", 13);
+    expect([...made.losses(theta, { samples: 40, seed: "m" })]).toEqual(rows.map((n) => own[n]));
+    made.dispose();
+  });
+
+  test("take memory for the last few sets only, and give it back with the problem", () => {
+    const before = engine.bytesInUse;
+    const problem = engine.problem(squares, { x });
+    const used = times(8, (seed) => {
+      problem.loss(theta, { samples: 1000, seed });
+      return engine.bytesInUse;
+    });
+    expect(used.slice(3)).toEqual(times(5, () => used[2]));
+    problem.dispose();
+    expect(engine.bytesInUse).toBe(before);
+  });
+
+  const refused: [what: string, () => unknown, code: string, message: string][] = [
+    [
+      "none",
+      () => all.loss(theta, { samples: 0 }),
+      "range",
+      "loss: samples must be an integer in [1, 100000000], got 0.",
+    ],
+    [
+      "a seed without a count",
+      () => all.losses(theta, { seed: 1 } as never),
+      "range",
+      "losses: samples must be an integer in [1, 100000000], got undefined.",
+    ],
+    [
+      "a misspelt option",
+      () => all.gradient(theta, { sample: 5 } as never),
+      "name",
+      'gradient: options are samples, seed, got "sample". Did you mean "samples"?',
+    ],
+    [
+      "a number for the options",
+      () => all.loss(theta, 5 as never),
+      "shape",
+      "loss: expected { samples, seed? }, got 5.",
+    ],
+  ];
+  test.each(refused)("refused: %s", (_, attempt, code, message) => {
+    const error = refusal(attempt);
+    expect([error.code, error.message]).toEqual([code, message]);
   });
 });
 
@@ -788,11 +912,12 @@ describe("momentMatched", () => {
           ["mean", ["outer", "c", ["broadcast_to", "s", { shape: [3] }]], { axis: null }],
         ],
         c: ["mul", ["exp", "c"], "s"],
+        d: ["concat", ["slice", "s", { start: 1 }], ["pad", ["slice", "s", { stop: 1 }], { before: 1 }]],
       },
     });
     const problem = engine.problem(readerOf(made), momentMatched(made));
     expect(problem.N).toBe(2 * 9);
-    const { a, b, c } = problem.data;
+    const { a, b, c, d } = problem.data;
     // a is 2 (u_1 + u_2 + u_3) of six uniform entries, each of mean 1/2 and variance 1/12
     const column = (v: Float64Array, width: number, i: number) => times(18, (n) => v[n * width + i]!);
     for (const i of [0, 1]) {
@@ -805,6 +930,12 @@ describe("momentMatched", () => {
     expect(mean(b!.map((x) => x * x))).toBeCloseTo(3 * (1 - 1.5 / 9) ** 2, 13);
     for (const [i, v] of [0.5, 2, -1].entries())
       expect(mean(column(c!, 3, i).map((x) => x * x))).toBeCloseTo(Math.exp(2 * v), 11);
+    // d is s_1, s_2, 0, s_0; c has e^(c_i) s_i
+    for (const [i, of] of [1, 2, -1, 0].entries()) {
+      const expected =
+        of < 0 ? times(18, () => 0) : column(c!, 3, of).map((x) => x / Math.exp([0.5, 2, -1][of]!));
+      for (const [n, x] of column(d!, 4, i).entries()) expect(x).toBeCloseTo(expected[n]!, 13);
+    }
     problem.dispose();
   });
 
@@ -850,6 +981,10 @@ describe("momentMatched", () => {
     [["abs", "z"], "abs"],
     [["sign", "z"], "sign"],
     [["step", "z"], "step"],
+    [["erf", "z"], "erf"],
+    [["gelu_erf", "z"], "erf"],
+    [["leaky_relu", "z", { slope: 0.5 }], "leaky_relu"],
+    [["concat", "v", ["mul", "z", "z"]], "mul"],
     [["add", "z", ["exp", "v"]], "exp"],
   ];
   test.each(notAffine)("refused, not affine: %j", (expression, op) => {

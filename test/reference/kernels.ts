@@ -134,6 +134,49 @@ export function laneTranspose(
   }
 }
 
+export function copyRows(
+  dst: Values,
+  a: Values,
+  rows: number,
+  n: number,
+  strideD: number,
+  strideA: number,
+): void {
+  for (let i = 0; i < rows; ++i) {
+    for (let j = 0; j < n; ++j) dst[i * strideD + j] = a[i * strideA + j] as number;
+  }
+}
+
+/** g[n][j] -= mean[j]. */
+export function centreRows(g: Values, mean: Values, k: number, p: number, ldg: number): void {
+  const round = rounding(g);
+  for (let n = 0; n < k; ++n) {
+    for (let j = 0; j < p; ++j) {
+      g[n * ldg + j] = round((g[n * ldg + j] as number) - (mean[j] as number));
+    }
+  }
+}
+
+/** c[i][j] += sum_n g[n][i] * g[n][j] for i <= j, and nothing below the diagonal. */
+export function rankUpdate(c: Values, g: Values, k: number, p: number, ldg: number): void {
+  const round = rounding(c);
+  for (let i = 0; i < p; ++i) {
+    for (let j = i; j < p; ++j) {
+      let sum = c[i * p + j] as number;
+      for (let n = 0; n < k; ++n) {
+        sum = round(sum + round((g[n * ldg + i] as number) * (g[n * ldg + j] as number)));
+      }
+      c[i * p + j] = sum;
+    }
+  }
+}
+
+export function mirror(c: Values, p: number): void {
+  for (let i = 0; i < p; ++i) {
+    for (let j = i + 1; j < p; ++j) c[j * p + i] = c[i * p + j] as number;
+  }
+}
+
 export function sumAxis(dst: Values, a: Values, outer: number, count: number, inner: number): void {
   const round = rounding(dst);
   for (let o = 0; o < outer; ++o) {

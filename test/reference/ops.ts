@@ -1,9 +1,10 @@
 /**
- * The ops of a model file on nested arrays, one obvious loop each, and an evaluator of whole expressions. Written from the
- * table in fixtures/README.md and numpy's rules; imports nothing.
+ * The ops of a model file on nested arrays, one obvious loop each, and an evaluator of whole expressions, for one sample
+ * or for a batch. Written from the table in fixtures/README.md, design.md 2.4 and numpy's rules; imports nothing.
  *
  * It catches a transposed stride, a broadcast along the wrong axis, a reduction over the wrong axis, a product read
- * column by column, and a kernel whose tail repeats or drops an entry.
+ * column by column, a kernel whose tail repeats or drops an entry, parts of a concatenation that lie one entry off, and a
+ * batch whose rows are those of other samples.
  */
 
 /** A scalar, a vector or a matrix (an array of rows). */
@@ -13,6 +14,11 @@ export interface Options {
   readonly axis?: number | null;
   readonly keepdims?: boolean;
   readonly shape?: readonly number[];
+  readonly slope?: number;
+  readonly start?: number;
+  readonly stop?: number;
+  readonly before?: number;
+  readonly after?: number;
 }
 
 export type Expression = string | number | readonly unknown[];
@@ -134,6 +140,35 @@ function softmax(a: Value, { axis = -1 }: Options): Value {
   return pointwise(map(a, Math.exp), norms, (x, y) => x / y);
 }
 
+/** 2 / sqrt(pi) e^(-x^2) sum_n 2^n x^(2n+1) / (1 3 5 ... (2n+1)): terms of one sign, for |x| up to 6. */
+function erf(x: number): number {
+  let term = x;
+  let sum = 0;
+  for (let n = 0; n < 200; n++) {
+    sum += term;
+    term *= (2 * x * x) / (2 * n + 3);
+  }
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
+/** A value along an axis of its own: `f` gets the rows of a matrix or the entries of a vector. */
+function along(a: Value, axis: number, f: (list: Value[]) => Value[]): Value {
+  const own = axis < 0 ? axis + shapeOf(a).length : axis;
+  if (own === 0) return f(a as Value[]) as Value;
+  return (a as number[][]).map((row) => f(row) as number[]);
+}
+
+function concat(parts: Value[], { axis = 0 }: Options): Value {
+  const isColumns = shapeOf(parts[0]!).length === 2 && axis !== 0 && axis !== -2;
+  if (isColumns) return (parts[0] as number[][]).map((_, i) => parts.flatMap((p) => (p as number[][])[i]!));
+  return parts.flat(1) as Value;
+}
+
+function pad(a: Value, { axis = 0, before = 0, after = 0 }: Options): Value {
+  const zeros = (count: number, like: Value) => Array.from({ length: count }, () => map(like, () => 0));
+  return along(a, axis!, (list) => [...zeros(before, list[0]!), ...list, ...zeros(after, list[0]!)]);
+}
+
 type Op = (args: Value[], options: Options) => Value;
 const unary =
   (f: (x: number) => number): Op =>
@@ -174,29 +209,74 @@ export const ops: Readonly<Record<string, Op>> = {
   broadcast_to: ([a], { shape }) => broadcast(a!, shape!),
   reshape: ([a], { shape }) => shaped(flat(a!), shape!),
   gelu_tanh: unary((x) => (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)))),
+  gelu_erf: unary((x) => (x / 2) * (1 + erf(x / Math.SQRT2))),
+  erf: unary(erf),
+  leaky_relu: ([a], { slope }) => map(a!, (x) => (x > 0 ? x : slope! * x)),
+  concat,
+  slice: ([a], { axis = 0, start = 0, stop }) => along(a!, axis!, (list) => list.slice(start, stop)),
+  pad: ([a], options) => pad(a!, options),
 };
 
-/** The value of an expression of a model file, names looked up in `values`. */
-export function evaluate(
+const sumOf = (all: Value[]): Value => all.reduce((sum, x) => pointwise(sum, x, (a, b) => a + b));
+
+/** Ops that couple the samples of a batch: the argument of every sample in, the value of every sample out. */
+export const batchOps: Readonly<Record<string, (all: Value[]) => Value[]>> = {
+  batch_mean: (all) => {
+    const mean = map(sumOf(all), (x) => x / all.length);
+    return all.map(() => mean);
+  },
+  batch_stack: (all) => all.map(() => all as number[][]),
+  batch_row: (all) => sumOf(all) as number[][],
+};
+
+type Names = Readonly<Record<string, Value>>;
+
+/** The value of an expression of a model file for every sample of a batch, names looked up in the sample's own values. */
+export function evaluateBatch(
   expression: Expression,
-  values: Readonly<Record<string, Value>>,
+  samples: readonly Names[],
   table: Readonly<Record<string, Op>> = ops,
-): Value {
-  if (typeof expression === "number") return expression;
-  if (typeof expression === "string") return values[expression]!;
+): Value[] {
+  if (typeof expression === "number") return samples.map(() => expression);
+  if (typeof expression === "string") return samples.map((values) => values[expression]!);
   const [name, ...rest] = expression as [string, ...Expression[]];
   const isOptions = (x: unknown): x is Options => typeof x === "object" && !Array.isArray(x);
   const options = rest.find(isOptions) ?? {};
-  const args = rest.filter((x) => !isOptions(x)).map((x) => evaluate(x, values, table));
-  return table[name]!(args, options);
+  const args = rest.filter((x) => !isOptions(x)).map((x) => evaluateBatch(x, samples, table));
+  const coupled = batchOps[name];
+  if (coupled !== undefined) return coupled(args[0]!);
+  const op = table[name]!;
+  const values: Value[] = [];
+  for (const n of samples.keys()) {
+    // what all samples share is computed once
+    const isShared = n > 0 && args.every((a) => a[n] === a[0]);
+    values.push(
+      isShared
+        ? values[0]!
+        : op(
+            args.map((a) => a[n]!),
+            options,
+          ),
+    );
+  }
+  return values;
 }
+
+/** The value of an expression for one sample by itself. */
+export const evaluate = (expression: Expression, values: Names, table = ops): Value =>
+  evaluateBatch(expression, [values], table)[0]!;
 
 /**
  * What the roundings inside an expression are relative to: the same expression with every leaf replaced by its absolute
- * value and every difference by a sum, so that nothing cancels.
+ * value and every difference by a sum, so that nothing cancels. Of a batch, for every sample.
  */
-export function magnitude(expression: Expression, values: Readonly<Record<string, Value>>): number {
-  const sizes = Object.fromEntries(Object.entries(values).map(([name, v]) => [name, map(v, Math.abs)]));
+export function magnitudes(expression: Expression, samples: readonly Names[]): number[] {
+  const sizes = samples.map((values) =>
+    Object.fromEntries(Object.entries(values).map(([name, v]) => [name, map(v, Math.abs)])),
+  );
   const growing = { ...ops, sub: ops.add!, scale: binary((x, c) => Math.abs(c) * x) };
-  return total(flat(map(evaluate(expression, sizes, growing), Math.abs)));
+  return evaluateBatch(expression, sizes, growing).map((value) => total(flat(map(value, Math.abs))));
 }
+
+export const magnitude = (expression: Expression, values: Names): number =>
+  magnitudes(expression, [values])[0]!;

@@ -1,0 +1,161 @@
+import type { RealArray } from "../core/arena.ts";
+import { keyOf } from "../core/key.ts";
+import type { ThetaLike } from "../dynamics/options.ts";
+import { fail, show } from "../errors.ts";
+import { MAX_ENTRIES, type Node } from "../graph/node.ts";
+import { gaussNewtonOperator, hessianMatrix, hessianOperator, noiseOperator } from "../stats/curvature.ts";
+import { type SpectralDensity, spectralDensity } from "../stats/density.ts";
+import type { Estimate } from "../stats/estimate.ts";
+import { type Eigenpair, extremes, topEigenvalues } from "../stats/lanczos.ts";
+import type { Control, LinearOperator } from "../stats/operator.ts";
+import { traceMethods } from "../stats/trace.ts";
+import { ProblemNoise } from "./noise.ts";
+
+/** What a spectrum is that of: a function gives the value of a Gauss-Newton matrix. */
+export type Curvature = "hessian" | "noise" | ((leaves: Record<string, Node>) => Node);
+
+export interface HessianTraceOptions extends Control {
+  readonly method?: keyof typeof traceMethods;
+  readonly probes?: number;
+  readonly seed?: string | number;
+  readonly block?: string;
+}
+
+export interface SpectrumOptions extends Control {
+  readonly of?: Curvature;
+  readonly seed?: string | number;
+}
+
+export interface EigenvalueOptions extends SpectrumOptions {
+  /** Residual that is small enough, relative to the largest |eigenvalue|; 1e-8 when absent. */
+  readonly tolerance?: number;
+  readonly maxSteps?: number;
+}
+
+/** An eigenvalue with the bound of its error; `vector` has length 1, over the trained entries. */
+export interface Eigenvalue extends Estimate {
+  readonly residual: number;
+  readonly converged: boolean;
+  readonly vector: Float64Array;
+}
+
+/** Curvature of the loss, and spectra. */
+export abstract class ProblemCurvature extends ProblemNoise {
+  /**
+   * The whole Hessian of the mean loss, P x P row-major, symmetric; weight decay not included.
+   *
+   * @cost P Hessian-vector products
+   */
+  async hessian(theta: ThetaLike, options: Control = {}): Promise<RealArray> {
+    const where = "hessian";
+    const flat = this.checked(where, theta);
+    const measure = this.all(where);
+    this.control(where, options, []);
+    if (this.P * this.P > MAX_ENTRIES)
+      fail(
+        "memory",
+        where,
+        `a matrix has at most ${MAX_ENTRIES} entries`,
+        `${this.P} x ${this.P}`,
+        "hessianVector and hessianTrace need no matrix.",
+      );
+    return this.real(await hessianMatrix(measure, flat, options));
+  }
+
+  /**
+   * Tr H of the mean loss, or of its diagonal block of one parameter block.
+   *
+   * @param options.method "exact" (P quadratic forms), "hutchinson", "hutch++", "xtrace"; exact when absent
+   * @param options.probes products with H that may be spent, 96 when absent
+   * @param options.block  name of the block whose trace is asked for
+   * @cost  quadratic forms v.Hv by second-order forward differentiation (exact, Hutchinson), else products
+   */
+  async hessianTrace(theta: ThetaLike, options: HessianTraceOptions = {}): Promise<Estimate> {
+    const where = "hessianTrace";
+    const flat = this.checked(where, theta);
+    const measure = this.all(where);
+    this.control(where, options, ["method", "probes", "seed", "block"]);
+    const { method = "exact", probes, seed, block, signal, onProgress } = options;
+    if (!Object.hasOwn(traceMethods, method))
+      fail("range", where, `method is ${Object.keys(traceMethods).join(", ")}`, show(method));
+    if (block !== undefined) this.model.block(block, where);
+    return traceMethods[method](this.host, hessianOperator(measure, flat, block), {
+      key: keyOf(where, seed ?? "0"),
+      products: probes,
+      signal,
+      onProgress,
+    });
+  }
+
+  /**
+   * Largest and smallest eigenvalue of the Hessian (or of `of`) by Lanczos. `residual` bounds the error:
+   * some eigenvalue lies within it of `value`.
+   */
+  async sharpness(
+    theta: ThetaLike,
+    options: EigenvalueOptions = {},
+  ): Promise<{ max: Eigenvalue; min: Eigenvalue }> {
+    const where = "sharpness";
+    const { operator, lanczos } = this.#spectral(where, theta, options, ["tolerance", "maxSteps"]);
+    const { max, min } = await extremes(this.host, operator, lanczos);
+    return { max: eigenvalueOf(max), min: eigenvalueOf(min) };
+  }
+
+  /** The k largest eigenvalues of the Hessian, or of `of`: with of: "noise" those of Sigma. */
+  async topEigenvalues(theta: ThetaLike, k: number, options: EigenvalueOptions = {}): Promise<Eigenvalue[]> {
+    const where = "topEigenvalues";
+    const { operator, lanczos } = this.#spectral(where, theta, options, ["tolerance", "maxSteps"]);
+    return (await topEigenvalues(this.host, operator, k, lanczos)).map(eigenvalueOf);
+  }
+
+  /** Spectral density of the Hessian, or of `of`, by stochastic Lanczos quadrature. */
+  async spectralDensity(
+    theta: ThetaLike,
+    options: SpectrumOptions & { probes?: number; steps?: number } = {},
+  ): Promise<SpectralDensity> {
+    const where = "spectralDensity";
+    const { operator, lanczos } = this.#spectral(where, theta, options, ["probes", "steps"]);
+    return spectralDensity(this.host, operator, {
+      ...lanczos,
+      probes: options.probes,
+      steps: options.steps,
+    });
+  }
+
+  /**
+   * The Hessian, the noise covariance Sigma ("noise") or a Gauss-Newton matrix (a function that gives the
+   * value it is formed for) at theta, as a linear operator on the trained entries.
+   */
+  operator(theta: ThetaLike, of: Curvature = "hessian"): LinearOperator {
+    const where = "operator";
+    return this.#operatorAt(where, this.checked(where, theta), of);
+  }
+
+  #operatorAt(where: string, theta: Float64Array, of: Curvature): LinearOperator {
+    const measure = this.all(where);
+    if (of === "hessian") return hessianOperator(measure, theta);
+    if (of === "noise") return noiseOperator(this.perSample(where), theta);
+    if (typeof of === "function") return gaussNewtonOperator(measure, this.expressionOf(where, of), theta);
+    return fail("range", where, 'of is "hessian", "noise" or a function of the leaves', show(of));
+  }
+
+  #spectral(where: string, theta: ThetaLike, options: EigenvalueOptions, names: readonly string[]) {
+    this.control(where, options, [...names, "of", "seed"]);
+    const { of = "hessian", seed, tolerance, maxSteps, signal, onProgress } = options;
+    const operator = this.#operatorAt(where, this.checked(where, theta), of);
+    return {
+      operator,
+      lanczos: { key: keyOf(where, seed ?? "0"), tolerance, maxSteps, signal, onProgress },
+    };
+  }
+}
+
+const eigenvalueOf = ({ value, residual, converged, vector, steps }: Eigenpair): Eigenvalue => ({
+  value,
+  stdErr: 0,
+  count: steps,
+  method: "Lanczos",
+  residual,
+  converged,
+  vector,
+});

@@ -1,0 +1,176 @@
+import type { RealArray } from "../core/arena.ts";
+import type { ThetaLike } from "../dynamics/options.ts";
+import { checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
+import type { Measure } from "../models/measure.ts";
+import { generatorIn } from "../recording.ts";
+import type { Estimate } from "../stats/estimate.ts";
+import { type MinibatchNoise, minibatchNoise } from "../stats/minibatch.ts";
+import {
+  type Form,
+  type NoiseMethod,
+  type NoiseMoments,
+  noiseCovariance,
+  noiseEstimate,
+  noiseMoments,
+  noiseVectors,
+  squaredNorm,
+} from "../stats/noise.ts";
+import type { Control } from "../stats/operator.ts";
+import { actionOn } from "../symmetry/action.ts";
+import { type Generator, quadraticForm } from "../symmetry/generator.ts";
+import { ProblemGradients } from "./gradients.ts";
+
+/** Which samples the gradient noise is measured on, and how. */
+export interface NoiseOptions {
+  /** That many independent samples instead of all: fresh ones, or draws from the finite set. */
+  readonly samples?: number;
+  readonly seed?: string | number;
+  /** "structured" keeps gradients factored; "streamed" forms g - gbar; by default the first while it keeps its digits. */
+  readonly method?: NoiseMethod;
+  /** false: the second moment E[g^T A g], without taking gbar^T A gbar away. */
+  readonly centred?: boolean;
+}
+
+/** The noise of minibatch gradients, with Tr[Sigma A] for generators. */
+export type MinibatchMeasurement = MinibatchNoise & { power(A: Generator): Estimate };
+
+/** The noise of per-sample gradients. */
+export abstract class ProblemNoise extends ProblemGradients {
+  /**
+   * Tr Sigma, Sigma the covariance of per-sample gradients (divisor N): exact over a finite set; with
+   * { samples, seed } an unbiased Estimate from that many independent samples.
+   *
+   * @cost one forward and backward pass; gradients of dense layers stay outer products
+   */
+  noiseTrace(theta: ThetaLike, options: NoiseOptions = {}): Estimate {
+    return this.#noise("noiseTrace", theta, "trace", squaredNorm, options);
+  }
+
+  /**
+   * Tr[Sigma A] for a symmetric generator A: sigma^2 times it is the rate at which gradient noise moves
+   * the charge of A. As noiseTrace.
+   *
+   * @source Ziyin et al. 2024, arXiv:2402.07193, eq. 7
+   */
+  noisePower(theta: ThetaLike, A: Generator, options: NoiseOptions = {}): Estimate {
+    const where = "noisePower";
+    const generator = generatorIn(where, A);
+    const form: Form = (of, products) => quadraticForm(where, this.model, generator, of, products);
+    const key = `power of ${JSON.stringify({ ...generator.toJSON(), name: "", center: [] })}`;
+    return this.#noise(where, theta, key, () => form, options);
+  }
+
+  /**
+   * Matrix moments of the gradient noise of a product U W, h x h each:
+   *
+   *   SU = E[g_U^T g_U] - gbar_U^T gbar_U,   SW = E[g_W g_W^T] - gbar_W gbar_W^T,   Q = U^T U - W W^T
+   *
+   * so that dQ/dt = 2 sigma^2 (SU - SW) - 4 gamma Q.
+   *
+   * @param options.transposeW the block W holds the transpose, dx x h
+   * @source Ziyin et al. 2024, arXiv:2402.07193, Proposition 1
+   */
+  noiseMoments(
+    theta: ThetaLike,
+    U: string,
+    W: string,
+    options: { transposeW?: boolean; method?: NoiseMethod } = {},
+  ): NoiseMoments {
+    const where = "noiseMoments";
+    const flat = this.checked(where, theta);
+    checkKnown(where, checkObject(where, "options { transposeW?, method? }", options), [
+      "transposeW",
+      "method",
+    ]);
+    const measure = this.perSample(where);
+    return noiseMoments(measure, flat, U, W, options.transposeW ?? false, readMethod(where, options.method));
+  }
+
+  /**
+   * The whole gradient-noise covariance Sigma, P x P row-major, divisor N (n - 1 for { samples: n }).
+   *
+   * @cost  N P^2 multiply-adds; memory P^2 values, refused before any work where that does not fit
+   */
+  async noiseCovariance(theta: ThetaLike, options: NoiseOptions & Control = {}): Promise<RealArray> {
+    const where = "noiseCovariance";
+    const flat = this.checked(where, theta);
+    const { measure, drawn } = this.#noiseSamples(where, options);
+    return noiseCovariance(measure, flat, drawn ? measure.N - 1 : measure.N, options);
+  }
+
+  /** Sigma v for one vector, or several as a flat [count][P] array: a forward and a weighted backward pass each. */
+  noiseVector(theta: ThetaLike, v: ThetaLike, options: { count?: number } = {}): RealArray {
+    const where = "noiseVector";
+    const flat = this.checked(where, theta);
+    const measure = this.perSample(where);
+    const { vectors, count } = this.vectorsOf(where, v, options);
+    return this.real(noiseVectors(measure, flat, null, vectors, count));
+  }
+
+  /**
+   * The noise of gradients of independent minibatches: for losses with batch ops, whose samples have no
+   * gradient of their own. Batches are drawn with replacement (fresh ones of a sampler).
+   *
+   * @param options.batches at least 3; the standard error falls as 1 / sqrt(batches)
+   * @returns mean, trace and Tr[Sigma A] as Estimates, with Sigma = S Cov(g_hat)
+   */
+  async minibatchNoise(
+    theta: ThetaLike,
+    options: { batchSize: number; batches: number; seed?: string | number } & Control,
+  ): Promise<MinibatchMeasurement> {
+    const where = "minibatchNoise";
+    const flat = this.checked(where, theta);
+    this.control(where, options, ["batchSize", "batches", "seed"]);
+    const { seed, signal, onProgress } = options;
+    signal?.throwIfAborted();
+    const batchSize = checkInteger(where, "batchSize", options.batchSize, 1, 1_000_000);
+    const batches = checkInteger(where, "batches", options.batches, 3, 100_000_000);
+    const { measure } = this.over(where, { samples: batchSize * batches, seed: seed ?? "0" });
+    const noise = await minibatchNoise(measure, flat, batchSize, batches, { signal, onProgress });
+    const power = (A: Generator): Estimate => {
+      const generator = generatorIn(`${where}.power`, A);
+      return noise.form((d) => actionOn(`${where}.power`, this.model, generator, d));
+    };
+    return Object.assign(noise, { power });
+  }
+
+  #noiseSamples(where: string, options: NoiseOptions): { measure: Measure; drawn: boolean } {
+    checkKnown(where, checkObject(where, "options { samples?, seed?, method? }", options), [
+      "samples",
+      "seed",
+      "method",
+      "centred",
+      "signal",
+      "onProgress",
+    ]);
+    const { samples, seed } = options;
+    if (samples === undefined && seed !== undefined)
+      fail("unsupported", where, "a seed goes with samples: { samples, seed }", "no samples");
+    const draw = samples === undefined ? undefined : seed === undefined ? { samples } : { samples, seed };
+    const found = this.over(where, draw);
+    found.measure.refuseCoupled(where);
+    if (found.drawn && found.measure.N < 3)
+      fail("range", where, "an estimate needs at least 3 samples", `${found.measure.N}`);
+    return found;
+  }
+
+  #noise(
+    where: string,
+    theta: ThetaLike,
+    key: string,
+    form: (measure: Measure) => Form,
+    options: NoiseOptions,
+  ): Estimate {
+    const flat = this.checked(where, theta);
+    const { measure, drawn } = this.#noiseSamples(where, options);
+    const method = options.method === undefined ? undefined : readMethod(where, options.method);
+    return noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred: options.centred });
+  }
+}
+
+function readMethod(where: string, method: unknown): NoiseMethod {
+  if (method === undefined) return "structured";
+  if (method !== "structured" && method !== "streamed")
+    fail("range", where, 'method is "structured" or "streamed"', show(method));
+  return method as NoiseMethod;
+}

@@ -1,0 +1,85 @@
+import type { SimulateOptions } from "./dynamics/options.ts";
+import type { Measures } from "./dynamics/plan.ts";
+import { checkInteger, checkKnown, checkObject, fail, show } from "./errors.ts";
+import type { Model } from "./graph/model.ts";
+import { describe, type Node, VARIES_WITH_SAMPLE } from "./graph/node.ts";
+import { chargeOf, matrixChargeOf, workOf } from "./symmetry/charge.ts";
+import { Generator } from "./symmetry/generator.ts";
+
+/** What a run records, as expressions: `record` of its options, checked. */
+export function readRecord(model: Model, options: SimulateOptions<Generator, Node>): Measures {
+  const record = options.record;
+  const charges = new Map<string, Node>();
+  for (const key of ["charges", "matrixCharges", "values"] as const) {
+    if (record?.[key] !== undefined) checkObject(`record.${key}`, "an object of names", record[key]);
+  }
+  const generators = Object.entries(record?.charges ?? {});
+  for (const [name, A] of generators)
+    charges.set(name, chargeOf(model, generatorIn(`record.charges.${name}`, A), `record.charges.${name}`));
+  const values = new Map<string, Node>();
+  for (const [name, node] of Object.entries(record?.values ?? {})) {
+    const where = `record.values.${name}`;
+    if (typeof node !== "object" || node === null || node.graph !== model.graph) {
+      fail(
+        "shape",
+        where,
+        "expected an expression of this model's parameters",
+        show(node),
+        "Build it with ops from model.leaf(name).",
+      );
+    }
+    if ((node.varies & VARIES_WITH_SAMPLE) !== 0 || node.phase > 0)
+      fail("unsupported", where, "recorded values depend on parameters alone", describe(node));
+    values.set(name, node);
+  }
+  const matrixCharges = new Map<string, Node>();
+  for (const [name, pair] of Object.entries(record?.matrixCharges ?? {})) {
+    const where = `record.matrixCharges.${name}`;
+    if (!Array.isArray(pair) || pair.length !== 2)
+      fail("shape", where, "expected the names of two blocks, [U, W]", show(pair));
+    matrixCharges.set(name, matrixChargeOf(model, pair[0], pair[1], where));
+  }
+  let average: Measures["average"] = null;
+  if (record?.average !== undefined) {
+    checkKnown("record.average", checkObject("record.average", "{ from, every? }", record.average), [
+      "from",
+      "every",
+    ]);
+    average = {
+      from: checkInteger("record.average", "from", record.average.from, 0, 4_294_967_295),
+      every: checkInteger("record.average", "every", record.average.every ?? record.every, 1, 4_294_967_295),
+    };
+    if (charges.size + matrixCharges.size + values.size === 0 && !record.blockNorms) {
+      fail(
+        "range",
+        "record.average",
+        "there is nothing to average",
+        "no blockNorms, charges, matrixCharges or values",
+      );
+    }
+  }
+  return {
+    loss: record?.loss ?? null,
+    blockNorms: record?.blockNorms ?? false,
+    charges,
+    work: record?.work
+      ? (of) => new Map(generators.map(([name, A]) => [name, workOf(model, A, of, `record.charges.${name}`)]))
+      : null,
+    matrixCharges,
+    values,
+    average,
+  };
+}
+
+/** A generator as it came from a caller. */
+export function generatorIn(where: string, A: unknown): Generator {
+  return A instanceof Generator
+    ? A
+    : fail(
+        "shape",
+        where,
+        "expected a generator",
+        show(A),
+        'Make one with symmetry.rescaling("U", "W") or symmetry.generator({ blocks }).',
+      );
+}

@@ -1,0 +1,421 @@
+import type { RealArray } from "../core/arena.ts";
+import { turn } from "../core/turn.ts";
+import { fail, showShape } from "../errors.ts";
+import { gradient, meanOver, tangent } from "../graph/derive.ts";
+import { hasStructure, type Products, plain, structured, weighted } from "../graph/inner.ts";
+import type { Effect } from "../graph/lower.ts";
+import type { Node } from "../graph/node.ts";
+import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph/ops.ts";
+import { chooseRows, chunkRows, gradientsPass, map, meanGradient } from "../models/derivatives.ts";
+import type { Measure } from "../models/measure.ts";
+import { type Estimate, exact, meanOf } from "./estimate.ts";
+import type { Control } from "./operator.ts";
+
+/**
+ * A quadratic form of a vector of parameter space that is given by one node per block: Tr Sigma is
+ * that of the identity, Tr[Sigma A] that of A.
+ */
+export type Form = (of: (block: string) => Node | null, products: Products) => Node | null;
+
+/** Where Sigma is this much smaller than E|g|^2, it is computed from g - gbar instead: some digits are to be left. */
+const CANCELLATION = { f64: 1e-6, f32: 1e-2 };
+
+/** How a quantity of the gradient noise is computed: from factors where they exist, or from g - gbar. */
+export type NoiseMethod = "structured" | "streamed";
+
+/** |p|^2 of all blocks. */
+export const squaredNorm =
+  (measure: Measure): Form =>
+  (of, { inner }) => {
+    const terms = measure.trainable.flatMap((b) => {
+      const p = of(b.name);
+      return p === null ? [] : [inner(p, p)];
+    });
+    return terms.length === 0 ? null : terms.reduce((a, b) => add(a, b));
+  };
+
+const byBlock = (measure: Measure, nodes: readonly (Node | null)[]) => (name: string) =>
+  nodes[measure.trainable.findIndex((b) => b.name === name)] ?? null;
+
+/**
+ * Tr[Sigma A] = (1/N) sum_n g_n^T A g_n - gbar^T A gbar over all samples of a set, for the form of A.
+ *
+ * Structured: gradients stay products of their factors (one pass). Where the difference would lose more than six
+ * digits (two in f32), and with method "streamed", it is the mean of (g_n - gbar)^T A (g_n - gbar), formed block by
+ * block of samples (two passes). The digits lost are those of Tr Sigma in some block that A acts on, whatever the size
+ * of A, and those of the difference itself.
+ *
+ * error of the difference: some N u |A| E|g|^2;  of the centred form: some u |A| sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
+ */
+export function noiseForm(
+  measure: Measure,
+  key: string,
+  theta: ArrayLike<number>,
+  form: Form,
+  method?: NoiseMethod,
+): number {
+  if (method !== "streamed") {
+    const one = measure.model.graph.number(1);
+    const pass = measure.pass(`${key}, structured`, () => ({
+      effects: (take) => {
+        const each = byBlock(measure, measure.sampleGradients);
+        // with the seed 1 of the gradients per sample, so that they share the way back
+        const sums = gradient(measure.loss, measure.leaves, one, measure.N);
+        const mean = byBlock(
+          measure,
+          sums.map((g) => g && scale(g, 1 / measure.N)),
+        );
+        const acted = new Set<string>();
+        const second = form((name) => {
+          const g = each(name);
+          if (g !== null) acted.add(name);
+          return g;
+        }, structured);
+        const first = form(mean, plain);
+        if (second === null || first === null) return [];
+        const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
+        return [
+          output(meanOver(second, measure.N)),
+          output(first),
+          ...[...acted].flatMap((name) => {
+            const [g, m] = [each(name)!, mean(name)!];
+            return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
+          }),
+        ];
+      },
+    }));
+    pass.run(theta);
+    const read = pass.results.map((_, i) => pass.read(i, 1)[0]!);
+    const [second = 0, first = 0, ...norms] = read;
+    const value = second - first;
+    if (method === "structured" || norms.every((x) => x === 0)) return value;
+    const { dtype } = measure.host.core;
+    const keeps = (a: number, b: number): boolean =>
+      Math.abs(a - b) > CANCELLATION[dtype] * Math.max(Math.abs(a), Math.abs(b));
+    const kept = norms.every((a, i) => i % 2 === 1 || a === 0 || keeps(a, norms[i + 1]!));
+    if (kept && keeps(second, first)) return value;
+  }
+  const terms = centredTerms(measure, key, theta, form);
+  let total = 0;
+  for (let n = 0; n < terms.length; n++) total += terms[n]!;
+  return total / measure.N;
+}
+
+/** The mean of g_n^T A g_n: the second moment, from which Tr[Sigma A] is left by taking gbar^T A gbar away. */
+export function secondMoment(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): number {
+  const pass = measure.pass(`${key}, second moment`, () => ({
+    effects: (take) => {
+      const address = take(1);
+      const value = form(byBlock(measure, measure.sampleGradients), structured);
+      return value === null ? [] : [{ kind: "output", value: meanOver(value, measure.N), address }];
+    },
+  }));
+  pass.run(theta);
+  return pass.read(0, 1)[0]!;
+}
+
+/** g_n^T A g_n of every sample, N values. */
+export function rawTerms(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): RealArray {
+  const pass = measure.pass(`${key}, terms`, () => ({
+    effects: (take) => {
+      const address = take(measure.N);
+      const value = form(byBlock(measure, measure.sampleGradients), structured);
+      return value === null ? [] : [{ kind: "storeSamples", value, address, stride: 1, offset: 0 }];
+    },
+  }));
+  pass.run(theta);
+  return pass.read(0, measure.N);
+}
+
+/** (g_n - gbar)^T A (g_n - gbar) of every sample, N values. */
+export function centredTerms(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): RealArray {
+  const mean = meanGradient(measure, theta);
+  const means = () => measure.vectorLeaves(0);
+  const pass = measure.pass(`${key}, centred`, () => ({
+    extra: means(),
+    effects: (take) => {
+      const address = take(measure.N);
+      const centred = measure.sampleGradients.map((g, i) => (g === null ? null : sub(g, means()[i]!.node)));
+      const value = form(byBlock(measure, centred), plain);
+      return value === null ? [] : [{ kind: "storeSamples", value, address, stride: 1, offset: 0 }];
+    },
+  }));
+  for (const [i, block] of measure.trainable.entries()) pass.set(i, mean, block.offset);
+  pass.run(theta);
+  return pass.read(0, measure.N);
+}
+
+/**
+ * Tr[Sigma A] as an Estimate. For all samples of a finite set it is exact. For n independent draws the
+ * sum of the centred terms q_n over n - 1 is unbiased, and its standard error is the jackknife's:
+ *
+ *   value  = sum_n q_n / (n - 1)
+ *   stdErr = n / ((n - 1)(n - 2)) sqrt((n - 1)/n sum_n (q_n - mean q)^2)
+ *
+ * With centred: false it is the second moment, the mean of g_n^T A g_n.
+ */
+export function noiseEstimate(
+  measure: Measure,
+  key: string,
+  theta: ArrayLike<number>,
+  form: Form,
+  drawn: boolean,
+  { method, centred = true }: { method?: NoiseMethod | undefined; centred?: boolean | undefined } = {},
+): Estimate {
+  const n = measure.N;
+  if (!centred)
+    return drawn
+      ? meanOf(rawTerms(measure, key, theta, form), "independent samples")
+      : exact(secondMoment(measure, key, theta, form), n);
+  if (!drawn) return exact(noiseForm(measure, key, theta, form, method), n);
+  const terms = centredTerms(measure, key, theta, form);
+  return bessel(terms);
+}
+
+/**
+ * Sum of squared deviations' terms over n - 1, with the jackknife's standard error.
+ *
+ * A 95 % interval of Student's t lacks half a percent where n is some 50 times the squared skewness of the terms. For a
+ * squared loss the terms are of fourth order in the data: n = 1,000 for bounded inputs, 5,000 for normal ones. Without
+ * a twelfth moment it takes far more (Student's t with 10 degrees of freedom: 91 % at n = 4096), and without an eighth
+ * there is no standard error to estimate (with 5 degrees: 50 %, at any n). Nothing in a sample tells: those that missed
+ * the tail look best. Measured in test/noise-coverage.test.ts; bootstrap-t and medians of means cover no better.
+ */
+export function bessel(terms: ArrayLike<number>): Estimate {
+  const n = terms.length;
+  let total = 0;
+  for (let i = 0; i < n; i++) total += terms[i]!;
+  let spread = 0;
+  for (let i = 0; i < n; i++) spread += (terms[i]! - total / n) * (terms[i]! - total / n);
+  const stdErr = n < 3 ? Infinity : (n / ((n - 1) * (n - 2))) * Math.sqrt(((n - 1) / n) * spread);
+  return {
+    value: n < 2 ? NaN : total / (n - 1),
+    stdErr,
+    count: n,
+    method: "jackknife of independent samples",
+  };
+}
+
+/** Matrix moments of the noise of two factors, all h x h, row-major. */
+export interface NoiseMoments {
+  /** E[g_U^T g_U] - gbar_U^T gbar_U. */
+  readonly SU: RealArray;
+  /** E[g_W g_W^T] - gbar_W gbar_W^T. */
+  readonly SW: RealArray;
+  /** U^T U - W W^T. */
+  readonly Q: RealArray;
+}
+
+/**
+ * Moments of a product U W, with W or its transpose as the block.
+ *
+ * Structured: gradients of dense layers stay factored, and the first moment is taken from the second (one pass). With
+ * method "streamed", and where an entry on the diagonal would lose more digits than noiseForm allows, they are means of
+ * products of g_n - gbar (two passes).
+ */
+export function noiseMoments(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  up: string,
+  down: string,
+  transposeW: boolean,
+  method: NoiseMethod = "structured",
+): NoiseMoments {
+  const where = "noiseMoments";
+  const [U, W] = [measure.model.block(up, where), measure.model.block(down, where)];
+  const h = U.shape[1] ?? 0;
+  if (U.shape.length !== 2 || W.shape.length !== 2 || W.shape[transposeW ? 1 : 0] !== h) {
+    fail(
+      "shape",
+      where,
+      `expected matrices U, dy x h, and W, ${transposeW ? "dx x h (its transpose)" : "h x dx"}`,
+      `${up} ${showShape(U.shape)} and ${down} ${showShape(W.shape)}`,
+      transposeW ? undefined : "Pass { transposeW: true } where the block holds the transpose of W.",
+    );
+  }
+  const { N, model } = measure;
+  const means = measure.vectorLeaves(0);
+  const meanLeaf = byBlock(
+    measure,
+    means.map(({ node }) => node),
+  );
+  const run = (by: NoiseMethod): RealArray[] => {
+    const isCentred = by === "streamed";
+    const pass = measure.pass(`moments of ${up}, ${down}, ${transposeW}, ${by}`, () => ({
+      extra: isCentred ? means : [],
+      effects: (take) => {
+        const weight = model.graph.number(1 / N);
+        const mean = byBlock(measure, gradient(measure.loss, measure.leaves, weight, N));
+        const each = byBlock(measure, measure.sampleGradients);
+        /** E[a^T a] and E[a]^T E[a], a = g or g^T; of a = g - gbar the first alone */
+        const moment = (name: string, turned: boolean): Effect[] => {
+          const [second, first] = [take(h * h), take(h * h)];
+          const [g, m] = [each(name), mean(name)];
+          if (g === null || m === null) return [];
+          const { gram, transposed } = isCentred ? plain : structured;
+          const a = isCentred ? sub(g, meanLeaf(name)!) : g;
+          const sums = gram(turned ? transposed(a) : a).map((t) => meanOver(t, N));
+          const effects: Effect[] = [
+            { kind: "output", value: sums.reduce((x, y) => add(x, y)), address: second },
+          ];
+          const ofMean = turned ? matmul(m, transpose(m)) : matmul(transpose(m), m);
+          if (!isCentred) effects.push({ kind: "output", value: ofMean, address: first });
+          return effects;
+        };
+        const effects = [...moment(up, false), ...moment(down, !transposeW)];
+        const [u, w] = [model.leaf(up), model.leaf(down)];
+        const second = transposeW ? matmul(transpose(w), w) : matmul(w, transpose(w));
+        const Q = sub(matmul(transpose(u), u), second);
+        return [...effects, { kind: "output", value: Q, address: take(h * h) }];
+      },
+    }));
+    if (isCentred) {
+      const mean = meanGradient(measure, theta);
+      for (const [i, block] of measure.trainable.entries()) pass.set(i, mean, block.offset);
+    }
+    pass.run(theta);
+    return pass.results.map((_, i) => pass.read(i, h * h));
+  };
+  const results = run(method);
+  const least = CANCELLATION[measure.host.core.dtype];
+  const loses = [0, 2].some((at) =>
+    results[at]!.some(
+      (second, e) => e % (h + 1) === 0 && second > 0 && !(second - results[at + 1]![e]! > least * second),
+    ),
+  );
+  const [SU, meanU, SW, meanW, Q] = (method === "structured" && loses ? run("streamed") : results) as [
+    RealArray,
+    RealArray,
+    RealArray,
+    RealArray,
+    RealArray,
+  ];
+  for (let e = 0; e < h * h; e++) {
+    SU[e] = SU[e]! - meanU[e]!;
+    SW[e] = SW[e]! - meanW[e]!;
+  }
+  return { SU, SW, Q };
+}
+
+/**
+ * Sigma v = (1/N) sum_n g_n (g_n . v) - gbar (gbar . v) for several vectors, [count][P].
+ *
+ * With the mean gradient given, weights are centred, g_n . v - gbar . v: a forward pass for the weights and one
+ * weighted backward pass, from which what rounding left of their mean is taken away, times gbar. Without, both backward
+ * passes are made at once.
+ *
+ * error |v| some u sqrt(Tr Sigma E|g|^2) with the mean, some N u E|g|^2 without, u = 2^-53 or 2^-24
+ *
+ * @param mean gbar at theta, or null
+ */
+export function noiseVectors(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  mean: Float64Array | null,
+  vectors: ArrayLike<number>,
+  count: number,
+): Float64Array {
+  const { graph } = measure.model;
+  const share = 1 / measure.N;
+  const means = measure.trainable.map((b) => ({
+    node: graph.param(`${b.name}~mean`, b.shape),
+    size: b.size,
+  }));
+  const each = measure.sampleGradients;
+  // factored gradients are weighted by sample; others go back again with the weight as the seed
+  const isFactored = each.every((g) => g === null || hasStructure(g));
+  const weightedSum = (weight: Node) =>
+    isFactored
+      ? each.map((g) =>
+          g === null
+            ? null
+            : weighted(weight, g)
+                .map((t) => batchSum(t, measure.N))
+                .reduce((a, b) => add(a, b)),
+        )
+      : gradient(measure.loss, measure.leaves, weight, measure.N);
+  const total = (nodes: readonly (Node | null | undefined)[]) =>
+    nodes.filter((n) => n != null).reduce((a, b) => add(a, b));
+  return map(
+    measure,
+    `noise covariance times, ${mean === null ? "raw" : "centred"}`,
+    theta,
+    vectors,
+    count,
+    (along, k) => {
+      const v = measure.vectorLeaves(k);
+      if (each.every((g) => g === null)) return each;
+      const moved = isFactored
+        ? total(each.map((g, i) => g && structured.inner(g, v[i]!.node)))
+        : tangent([measure.loss], along)[0]!;
+      if (mean !== null) {
+        const drift = v.map(({ node }, i) => sum(mul(means[i]!.node, node)));
+        const weight = sub(moved, total(drift));
+        const left = meanOver(weight, measure.N);
+        return weightedSum(scale(weight, share)).map((g, i) => g && sub(g, mul(left, means[i]!.node)));
+      }
+      const whole = gradient(measure.loss, measure.leaves, graph.number(1), measure.N).map(
+        (g) => g && scale(g, share),
+      );
+      const drift = total(v.map(({ node }, i) => whole[i] && sum(mul(whole[i], node))));
+      return weightedSum(scale(moved, share)).map((g, i) => g && sub(g, mul(drift, whole[i]!)));
+    },
+    mean === null ? [] : means,
+    (pass, from) => {
+      if (mean === null) return;
+      for (const [i, block] of measure.trainable.entries()) pass.set(from + i, mean, block.offset);
+    },
+  );
+}
+
+/**
+ * The whole covariance Sigma, P x P row-major, by centred rank-k updates over chunks of samples.
+ *
+ * @param divisor N for a whole set, n - 1 for n independent draws
+ * @throws the signal's reason, as soon as a chunk is done; dispose() meanwhile lets it finish
+ */
+export async function noiseCovariance(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  divisor: number,
+  { signal, onProgress }: Control = {},
+): Promise<RealArray> {
+  const { host, N, P } = measure;
+  const { arena, core } = host;
+  const { bytes } = core.real;
+  signal?.throwIfAborted();
+  const rows = chunkRows(measure);
+  const mean = meanGradient(measure, theta);
+  const { region, plan } = arena.reserve("noiseCovariance", (base) => {
+    const meanAt = base + Math.ceil((P * P * bytes + 64) / 64) * 64;
+    return { bytes: meanAt - base + (P + 8) * bytes, meanAt };
+  });
+  const letGo = measure.hold();
+  try {
+    arena.clear(region);
+    arena.reals(plan.meanAt, P).set(mean);
+    for (let first = 0; first < N; first += rows) {
+      const count = Math.min(rows, N - first);
+      const pass = gradientsPass(measure);
+      chooseRows(
+        measure,
+        pass,
+        Array.from({ length: count }, (_, i) => first + i),
+        rows,
+      );
+      pass.run(theta);
+      core.exports.centreRows(pass.results[0]!, plan.meanAt, count, P, P);
+      core.exports.rankUpdate(region.base, pass.results[0]!, count, P, P);
+      onProgress?.({ done: first + count, total: N });
+      if (first + count < N) await turn();
+      signal?.throwIfAborted();
+    }
+    core.exports.mirror(region.base, P);
+    const out = arena.reals(region.base, P * P).slice();
+    for (let i = 0; i < out.length; i++) out[i] = out[i]! / divisor;
+    return out;
+  } finally {
+    letGo();
+    arena.release(region);
+  }
+}

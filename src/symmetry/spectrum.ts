@@ -1,0 +1,214 @@
+import { meanOver } from "../graph/derive.ts";
+import type { Effect } from "../graph/lower.ts";
+import type { Model } from "../graph/model.ts";
+import { type Node, sizeOf } from "../graph/node.ts";
+import { concat, matmul, reshape, square, sub, transpose } from "../graph/ops.ts";
+import { meanGradient } from "../models/derivatives.ts";
+import type { Measure } from "../models/measure.ts";
+import type { Dense } from "../stats/dense.ts";
+import { type BlockAction, type Generator, type Matrix, resolved } from "./generator.ts";
+
+/** Orthonormal eigenvectors of a symmetric matrix in the columns of `vectors`, size x size row-major. */
+interface Eigen {
+  readonly size: number;
+  readonly values: Float64Array;
+  readonly vectors: Float64Array;
+}
+
+/**
+ * The eigen-decomposition of a generator, block by block: P -> s P + L P + P R with L = E diag(a) E^T and
+ * R = F diag(b) F^T has the eigenvalues mu_ij = s + a_i + b_j, and E^T P F holds the coordinates of P. A dense
+ * generator is one block of all parameters.
+ *
+ * @cost O(rows^3 + cols^3) per block; O(P^3) for a dense generator
+ */
+export class Spectrum {
+  readonly model: Model;
+  readonly parts: readonly Part[];
+
+  constructor(model: Model, A: Generator, dense: Dense) {
+    this.model = model;
+    const eigen = (matrix: Matrix | undefined): Eigen | null => {
+      if (matrix === undefined) return null;
+      const { size } = matrix;
+      const { values, vectors } = dense.symmetricEigen({ rows: size, cols: size, values: matrix.values });
+      return { size, values, vectors: vectors.values };
+    };
+    if (A.blocks === null) {
+      const all = eigen({ size: model.P, values: A.dense! });
+      this.parts = [new Part(null, 0, model.P, 1, 0, all, null)];
+      return;
+    }
+    this.parts = [...A.blocks].map(([name, action]: [string, BlockAction]) => {
+      const { shape, offset } = model.block(name, A.name);
+      const [rows, cols] = [shape[0] ?? 1, shape[1] ?? 1];
+      const { scalar, left, right } = resolved(`${A.name} on ${name}`, action, shape);
+      return new Part(name, offset, rows, cols, scalar, eigen(left), eigen(right));
+    });
+  }
+
+  /** Eigenvalues of all parts, one after the other. */
+  get mu(): Float64Array {
+    return joined(this.parts.map((part) => part.mu));
+  }
+
+  /** Coordinates v_i . p of a vector of parameter space. */
+  coordinates(p: ArrayLike<number>): Float64Array {
+    return joined(this.parts.map((part) => part.turn(p)));
+  }
+
+  /** The vector with these coordinates, `outside` where the generator does not act. */
+  vector(coordinates: Float64Array, outside: ArrayLike<number>): Float64Array {
+    const out = Float64Array.from(outside);
+    let at = 0;
+    for (const part of this.parts) {
+      part.turnBack(coordinates.subarray(at, at + part.rows * part.cols), out);
+      at += part.rows * part.cols;
+    }
+    return out;
+  }
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array {
+  const out = new Float64Array(parts.reduce((n, p) => n + p.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+/** One block of a generator, or all of a dense one. */
+class Part {
+  constructor(
+    /** null for a dense generator. */
+    readonly block: string | null,
+    readonly offset: number,
+    readonly rows: number,
+    readonly cols: number,
+    readonly scalar: number,
+    readonly left: Eigen | null,
+    readonly right: Eigen | null,
+  ) {}
+
+  get mu(): Float64Array {
+    const { rows, cols, scalar, left, right } = this;
+    const out = new Float64Array(rows * cols);
+    for (let i = 0; i < rows; i++) {
+      for (let j = 0; j < cols; j++)
+        out[i * cols + j] = scalar + (left?.values[i] ?? 0) + (right?.values[j] ?? 0);
+    }
+    return out;
+  }
+
+  /** E^T P F of this block of a flat vector. */
+  turn(p: ArrayLike<number>): Float64Array {
+    const { rows, cols, offset, left, right } = this;
+    let block = Float64Array.from({ length: rows * cols }, (_, i) => p[offset + i]!);
+    if (left !== null) block = product(left.vectors, block, rows, rows, cols, true, false);
+    if (right !== null) block = product(block, right.vectors, rows, cols, cols, false, false);
+    return block;
+  }
+
+  /** E C F^T of coordinates, written to its place in a flat vector. */
+  turnBack(coordinates: Float64Array, out: Float64Array): void {
+    const { rows, cols, offset, left, right } = this;
+    let block = coordinates.slice();
+    if (left !== null) block = product(left.vectors, block, rows, rows, cols, false, false);
+    if (right !== null) block = product(block, right.vectors, rows, cols, cols, false, true);
+    out.set(block, offset);
+  }
+
+  /** The coordinates of a gradient as an expression. */
+  node(model: Model, gradient: Node): Node {
+    const { rows, cols, left, right } = this;
+    let value = reshape(gradient, [rows, cols]);
+    const constant = ({ size, vectors }: Eigen) =>
+      model.graph.constant(vectors, [size, size], "eigenvectors");
+    if (left !== null) value = matmul(transpose(constant(left)), value);
+    if (right !== null) value = matmul(value, constant(right));
+    return value;
+  }
+}
+
+/** a b of [m][k] and [k][n], either of them transposed. */
+function product(
+  a: Float64Array,
+  b: Float64Array,
+  m: number,
+  k: number,
+  n: number,
+  transA: boolean,
+  transB: boolean,
+): Float64Array<ArrayBuffer> {
+  const out = new Float64Array(m * n);
+  for (let i = 0; i < m; i++) {
+    for (let j = 0; j < n; j++) {
+      let sum = 0;
+      for (let p = 0; p < k; p++)
+        sum += (transA ? a[p * m + i]! : a[i * k + p]!) * (transB ? b[j * k + p]! : b[p * n + j]!);
+      out[i * n + j] = sum;
+    }
+  }
+  return out;
+}
+
+/**
+ * Noise along the eigenvectors of a generator: s_i = Var_n(v_i . g_n), from g_n - gbar (two passes), in the
+ * order of the spectrum.
+ *
+ * @cost a forward and two backward passes over the samples, and their gradients' coordinates
+ */
+export function noiseSpectrum(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  spectrum: Spectrum,
+  key: string,
+): Float64Array {
+  const { model, N } = measure;
+  const mean = spectrum.coordinates(meanGradient(measure, theta));
+  const sizes = spectrum.parts.map((part) => part.rows * part.cols);
+  const means = spectrum.parts.map((part, i) => ({
+    node: model.graph.param(`mean~${i}`, [part.rows, part.cols]),
+    size: sizes[i]!,
+  }));
+  const pass = measure.pass(`noise spectrum of ${key}`, () => ({
+    extra: means,
+    effects: (take) => {
+      const gradients = measure.sampleGradients;
+      const gradientOf = (name: string): Node | null =>
+        gradients[measure.trainable.findIndex((b) => b.name === name)] ?? null;
+      return spectrum.parts.flatMap((part, i): Effect[] => {
+        const address = take(sizes[i]!);
+        const g =
+          part.block !== null
+            ? gradientOf(part.block)
+            : concat(
+                model.blocks.map((b) => {
+                  const of = gradientOf(b.name);
+                  return of === null
+                    ? model.graph.constant(new Float64Array(b.size), [b.size], "zeros")
+                    : reshape(of, [sizeOf(b.shape)]);
+                }),
+              );
+        if (g === null) return [];
+        const deviation = sub(part.node(model, g), means[i]!.node);
+        return [{ kind: "output", value: meanOver(square(deviation), N), address }];
+      });
+    },
+  }));
+  let at = 0;
+  for (const [i, size] of sizes.entries()) {
+    pass.set(i, mean, at);
+    at += size;
+  }
+  pass.run(theta);
+  const out = new Float64Array(at);
+  at = 0;
+  for (const [i, size] of sizes.entries()) {
+    pass.readInto(out, at, i, size);
+    at += size;
+  }
+  return out;
+}
