@@ -1211,7 +1211,7 @@ describe("refusals", () => {
   const disposed = engine.problem(net, data);
   disposed.dispose();
   afterAll(() => {
-    for (const p of [problem, fresh, coupled]) p.dispose();
+    for (const p of [problem, fresh, coupled, still, partly]) p.dispose();
   });
   const P = net.P;
 
@@ -1527,6 +1527,88 @@ describe("refusals", () => {
     ],
   ];
   test.each(rows)("%s", (_, code, message, call) => expectRefusal(call, code, message));
+
+  // whatever the words, the error is ours and names the call
+  const idle = parseModel({
+    params: { w: { shape: [2], trainable: false } },
+    inputs: { x: [2] },
+    loss: ["sum", ["mul", "w", "x"]],
+  });
+  const still = engine.problem(idle, { x: [1, 2] });
+  const partly = engine.problem(parseModel(chunked), drawn(chunked, 3, 1).data);
+  const named: [what: string, name: string, call: () => unknown][] = [
+    ["null for options", "hessianVector", () => problem.hessianVector(theta, v, null as never)],
+    ["null for options", "noiseVector", () => problem.noiseVector(theta, v, null as never)],
+    ["a misspelt option", "hessianVector", () => problem.hessianVector(theta, v, { cuont: 1 } as never)],
+    ["a misspelt option", "noiseVector", () => problem.noiseVector(theta, v, { cuont: 1 } as never)],
+    [
+      "a misspelt option",
+      "gaussNewtonVector",
+      () => problem.gaussNewtonVector(theta, v, { of, cuont: 1 } as never),
+    ],
+    ["null for vectors", "hessianVector", () => problem.hessianVector(theta, null as never, { count: 2 })],
+    [
+      "a number for rows",
+      "perSampleGradients",
+      () => problem.perSampleGradients(theta, { rows: 3 as never }),
+    ],
+    ["text for rows", "perSampleGradients", () => problem.perSampleGradients(theta, { rows: "12" as never })],
+    [
+      "a plain array for out",
+      "perSampleGradients",
+      () => problem.perSampleGradients(theta, { rows: [1], out: new Array(P).fill(0) as never }),
+    ],
+    [
+      "integers for out",
+      "perSampleGradients",
+      () => problem.perSampleGradients(theta, { rows: [1], out: new Uint8Array(P) as never }),
+    ],
+    [
+      "a signal of a call that takes none",
+      "noiseTrace",
+      () => problem.noiseTrace(theta, { signal: null } as never),
+    ],
+    [
+      "a method of a call that has one only",
+      "noiseCovariance",
+      () => problem.noiseCovariance(theta, { method: "streamed" } as never),
+    ],
+    [
+      "2 samples, before they are drawn",
+      "noiseTrace",
+      () => problem.noiseTrace(theta, { samples: 2, seed: "two" }),
+    ],
+    [
+      "a number for transposeW",
+      "noiseMoments",
+      () => problem.noiseMoments(theta, "U", "W", { transposeW: 0 as never }),
+    ],
+    [
+      "too few probes",
+      "hessianTrace",
+      () => problem.hessianTrace(theta, { method: "hutchinson", probes: 1 }),
+    ],
+    ["half a probe", "hessianTrace", () => problem.hessianTrace(theta, { method: "xtrace", probes: 8.5 })],
+    ["a negative tolerance", "sharpness", () => problem.sharpness(theta, { tolerance: -1 })],
+    ["no steps", "sharpness", () => problem.sharpness(theta, { maxSteps: 0 })],
+    [
+      "a block that is not trained",
+      "hessianTrace",
+      () => partly.hessianTrace(drawn(chunked, 3, 1).theta, { block: "R" }),
+    ],
+    ["nothing that is trained", "hessianTrace", () => still.hessianTrace([1, 2])],
+    ["nothing that is trained", "sharpness", () => still.sharpness([1, 2])],
+    ["a signal that is none", "hessianTrace", () => problem.hessianTrace(theta, { signal: {} as never })],
+    [
+      "a signal that is none",
+      "noiseCovariance",
+      () => problem.noiseCovariance(theta, { signal: 1 as never }),
+    ],
+    ["progress that is no function", "hessian", () => problem.hessian(theta, { onProgress: 3 as never })],
+  ];
+  test.each(named)("%s: %s", async (_, name, call) => {
+    expect((await refusal(call)).message).toMatch(new RegExp(`^${name}: `));
+  });
 
   test("Sigma and the Hessian of a model with 10^6 parameters, before any work, with their size", async () => {
     const wide = model({

@@ -168,15 +168,25 @@ export abstract class ProblemBase {
       "signal",
       "onProgress",
     ]);
+    const { signal, onProgress } = options as { signal?: unknown; onProgress?: unknown };
+    if (signal !== undefined && typeof (signal as AbortSignal | null)?.throwIfAborted !== "function")
+      fail("shape", where, "signal is an AbortSignal", show(signal));
+    if (onProgress !== undefined && typeof onProgress !== "function")
+      fail("shape", where, "onProgress is a function", show(onProgress));
   }
 
   protected vectorsOf(
     where: string,
     v: ThetaLike,
-    { count }: { count?: number },
+    options: { count?: number },
+    names: readonly string[] = ["count"],
   ): { vectors: ArrayLike<number>; count: number } {
+    checkKnown(where, checkObject(where, `options ${names.join(", ")}`, options), names);
+    const { count } = options;
     if (count === undefined) return { vectors: readTheta(where, this.model, v), count: 1 };
     checkInteger(where, "count", count, 1, 1_000_000);
+    if (!Array.isArray(v) && !ArrayBuffer.isView(v))
+      fail("shape", where, `expected ${count} x ${this.P} numbers`, show(v));
     const flat = v as ArrayLike<number>;
     if (flat.length !== count * this.P)
       fail("shape", where, `expected ${count} x ${this.P} numbers`, `${flat.length}`);

@@ -1,7 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import { keyOf } from "../core/key.ts";
 import type { ThetaLike } from "../dynamics/options.ts";
-import { fail, show } from "../errors.ts";
+import { checkInteger, checkNumber, fail, show } from "../errors.ts";
 import { MAX_ENTRIES, type Node } from "../graph/node.ts";
 import { gaussNewtonOperator, hessianMatrix, hessianOperator, noiseOperator } from "../stats/curvature.ts";
 import { type SpectralDensity, spectralDensity } from "../stats/density.ts";
@@ -78,7 +78,10 @@ export abstract class ProblemCurvature extends ProblemNoise {
     const { method = "exact", probes, seed, block, signal, onProgress } = options;
     if (!Object.hasOwn(traceMethods, method))
       fail("range", where, `method is ${Object.keys(traceMethods).join(", ")}`, show(method));
-    if (block !== undefined) this.model.block(block, where);
+    if (probes !== undefined) checkInteger(where, "probes", probes, method === "hutchinson" ? 2 : 4);
+    if (block !== undefined && !this.model.block(block, where).trainable)
+      fail("unsupported", where, "a block that is not trained has no curvature", show(block));
+    this.#trained(where);
     return traceMethods[method](this.host, hessianOperator(measure, flat, block), {
       key: keyOf(where, seed ?? "0"),
       products: probes,
@@ -139,9 +142,17 @@ export abstract class ProblemCurvature extends ProblemNoise {
     return fail("range", where, 'of is "hessian", "noise" or a function of the leaves', show(of));
   }
 
+  #trained(where: string): void {
+    if (this.model.blocks.every((b) => !b.trainable))
+      fail("unsupported", where, "the model has no block that is trained");
+  }
+
   #spectral(where: string, theta: ThetaLike, options: EigenvalueOptions, names: readonly string[]) {
     this.control(where, options, [...names, "of", "seed"]);
+    this.#trained(where);
     const { of = "hessian", seed, tolerance, maxSteps, signal, onProgress } = options;
+    if (tolerance !== undefined) checkNumber(where, "tolerance", tolerance, 0);
+    if (maxSteps !== undefined) checkInteger(where, "maxSteps", maxSteps, 1);
     const operator = this.#operatorAt(where, this.checked(where, theta), of);
     return {
       operator,

@@ -1,6 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import { readTheta, type ThetaLike } from "../dynamics/options.ts";
-import { checkInteger, checkKnown, checkObject, fail } from "../errors.ts";
+import { checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
 import type { Node } from "../graph/node.ts";
 import {
   gaussNewtonVectors,
@@ -131,7 +131,7 @@ export abstract class ProblemGradients extends ProblemBase {
     const flat = this.checked(where, theta);
     const measure = this.all(where);
     const of = this.expressionOf(where, options?.of);
-    const { vectors, count } = this.vectorsOf(where, v, options);
+    const { vectors, count } = this.vectorsOf(where, v, options, ["of", "count"]);
     return this.real(gaussNewtonVectors(measure, of, flat, vectors, count));
   }
 
@@ -141,10 +141,14 @@ export abstract class ProblemGradients extends ProblemBase {
     measure: Measure,
   ): { rows: ArrayLike<number>; out: RealArray } {
     checkKnown(where, checkObject(where, "options { rows?, out? }", options), ["rows", "out"]);
+    if (options.rows !== undefined && !Array.isArray(options.rows) && !ArrayBuffer.isView(options.rows))
+      fail("shape", where, "rows is an array of sample indices", show(options.rows));
     const rows = options.rows ?? Array.from({ length: measure.N }, (_, n) => n);
     for (let i = 0; i < rows.length; i++) checkInteger(where, `rows[${i}]`, rows[i], 0, measure.N - 1);
     const size = rows.length * this.P;
     const out = options.out ?? this.host.arena.array(size);
+    if (!(out instanceof Float64Array || out instanceof Float32Array))
+      fail("shape", where, "out is a Float64Array or Float32Array", show(out));
     if (out.length !== size)
       fail("shape", where, `out holds ${rows.length} x ${this.P} values`, `${out.length} values`);
     return { rows, out };

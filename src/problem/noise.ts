@@ -1,6 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import type { ThetaLike } from "../dynamics/options.ts";
-import { checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
+import { checkFlag, checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
 import type { Measure } from "../models/measure.ts";
 import { generatorIn } from "../recording.ts";
 import type { Estimate } from "../stats/estimate.ts";
@@ -83,7 +83,8 @@ export abstract class ProblemNoise extends ProblemGradients {
       "method",
     ]);
     const measure = this.perSample(where);
-    return noiseMoments(measure, flat, U, W, options.transposeW ?? false, readMethod(where, options.method));
+    const transposeW = checkFlag(where, "transposeW", options.transposeW);
+    return noiseMoments(measure, flat, U, W, transposeW, readMethod(where, options.method));
   }
 
   /**
@@ -91,10 +92,15 @@ export abstract class ProblemNoise extends ProblemGradients {
    *
    * @cost  N P^2 multiply-adds; memory P^2 values, refused before any work where that does not fit
    */
-  async noiseCovariance(theta: ThetaLike, options: NoiseOptions & Control = {}): Promise<RealArray> {
+  async noiseCovariance(
+    theta: ThetaLike,
+    options: Pick<NoiseOptions, "samples" | "seed"> & Control = {},
+  ): Promise<RealArray> {
     const where = "noiseCovariance";
     const flat = this.checked(where, theta);
-    const { measure, drawn } = this.#noiseSamples(where, options);
+    const { signal, onProgress, ...noise } = checkObject(where, "options", options) as typeof options;
+    this.control(where, { signal, onProgress }, []);
+    const { measure, drawn } = this.#noiseSamples(where, noise, ["samples", "seed"]);
     return noiseCovariance(measure, flat, drawn ? measure.N - 1 : measure.N, options);
   }
 
@@ -134,23 +140,19 @@ export abstract class ProblemNoise extends ProblemGradients {
     return Object.assign(noise, { power });
   }
 
-  #noiseSamples(where: string, options: NoiseOptions): { measure: Measure; drawn: boolean } {
-    checkKnown(where, checkObject(where, "options { samples?, seed?, method? }", options), [
-      "samples",
-      "seed",
-      "method",
-      "centred",
-      "signal",
-      "onProgress",
-    ]);
+  #noiseSamples(
+    where: string,
+    options: NoiseOptions,
+    names: readonly string[] = ["samples", "seed", "method", "centred"],
+  ): { measure: Measure; drawn: boolean } {
+    checkKnown(where, checkObject(where, `options ${names.join(", ")}`, options), names);
+    if (options.samples !== undefined) checkInteger(where, "samples", options.samples, 3, 100_000_000);
     const { samples, seed } = options;
     if (samples === undefined && seed !== undefined)
       fail("unsupported", where, "a seed goes with samples: { samples, seed }", "no samples");
     const draw = samples === undefined ? undefined : seed === undefined ? { samples } : { samples, seed };
     const found = this.over(where, draw);
     found.measure.refuseCoupled(where);
-    if (found.drawn && found.measure.N < 3)
-      fail("range", where, "an estimate needs at least 3 samples", `${found.measure.N}`);
     return found;
   }
 

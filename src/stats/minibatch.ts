@@ -99,23 +99,28 @@ export async function minibatchNoise(
       }),
   }));
   const gradients = new Float64Array(batches * P);
-  let turned = performance.now();
-  for (let m = 0; m < batches; m++) {
-    chooseRows(
-      measure,
-      pass,
-      Array.from({ length: batchSize }, (_, s) => m * batchSize + s),
-      batchSize,
-    );
-    pass.run(theta);
-    for (const [i, { offset, size }] of trainable.entries())
-      pass.readInto(gradients, m * P + offset, i, size);
-    if (performance.now() - turned > 10 || m === batches - 1) {
-      onProgress?.({ done: m + 1, total: batches });
-      await turn();
-      signal?.throwIfAborted();
-      turned = performance.now();
+  const letGo = measure.hold();
+  try {
+    let turned = performance.now();
+    for (let m = 0; m < batches; m++) {
+      chooseRows(
+        measure,
+        pass,
+        Array.from({ length: batchSize }, (_, s) => m * batchSize + s),
+        batchSize,
+      );
+      pass.run(theta);
+      for (const [i, { offset, size }] of trainable.entries())
+        pass.readInto(gradients, m * P + offset, i, size);
+      if (performance.now() - turned > 10 || m === batches - 1) {
+        onProgress?.({ done: m + 1, total: batches });
+        await turn();
+        signal?.throwIfAborted();
+        turned = performance.now();
+      }
     }
+  } finally {
+    letGo();
   }
   return new MinibatchNoise(batchSize, batches, gradients);
 }
