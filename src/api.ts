@@ -46,7 +46,15 @@ export type {
   SpectrumOptions,
 } from "./problem/curvature.ts";
 export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
-export type { EquilibriumOptions, MatrixFlow, OrbitEquilibrium } from "./problem/symmetries.ts";
+export type { ReportOptions } from "./problem/report.ts";
+export type {
+  CommonEquilibrium,
+  EquilibriumCurve,
+  EquilibriumOptions,
+  GroupEquilibrium,
+  MatrixFlow,
+  OrbitEquilibrium,
+} from "./problem/symmetries.ts";
 export type { PlanEstimate, Problem } from "./problem.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
 export type { SpectralDensity } from "./stats/density.ts";
@@ -54,8 +62,20 @@ export { type Estimate, interval, studentT } from "./stats/estimate.ts";
 export type { NoiseMethod, NoiseMoments } from "./stats/noise.ts";
 export type { Control, LinearOperator } from "./stats/operator.ts";
 export type { SymmetryCheck } from "./symmetry/check.ts";
+export type { DiscoveredGenerator, Discovery, DiscoveryOptions } from "./symmetry/discover.ts";
 export type { Equilibrium } from "./symmetry/equilibrium.ts";
 export type { DirectionFlow, NoetherFlow } from "./symmetry/flow.ts";
 export { Generator, type GeneratorJSON, symmetry } from "./symmetry/generator.ts";
+export {
+  type Balance,
+  type GammaLaw,
+  type MinimumShift,
+  type NormEquilibrium,
+  predictions,
+  type RankOneData,
+  type RankOneLaw,
+  type TimeScales,
+} from "./symmetry/predictions.ts";
 export type { StrengthOptions } from "./symmetry/strength.ts";
+export type { SymmetryRow, SymmetrySummary } from "./symmetry/summary.ts";
 export type { BalancedFactors, Gammas, MatrixLike, TwoLayer } from "./symmetry/two-layer.ts";

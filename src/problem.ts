@@ -9,11 +9,9 @@ import { planRun } from "./dynamics/plan.ts";
 import type { Run } from "./dynamics/result.ts";
 import { simulate } from "./dynamics/run.ts";
 import type { Node } from "./graph/node.ts";
-import { Evaluation } from "./models/evaluate.ts";
 import { checkRange } from "./problem/base.ts";
-import { ProblemSymmetries } from "./problem/symmetries.ts";
-import { generatorIn, readRecord } from "./recording.ts";
-import { chargeOf } from "./symmetry/charge.ts";
+import { ProblemReport } from "./problem/report.ts";
+import { readRecord } from "./recording.ts";
 import type { Generator } from "./symmetry/generator.ts";
 
 /** Memory and time of a run before it is made. */
@@ -28,30 +26,7 @@ export interface PlanEstimate {
 }
 
 /** A model with its data on one engine. Methods take a flat theta or one by named blocks. */
-export class Problem extends ProblemSymmetries {
-  /**
-   * Noether charge C = 1/2 (theta - c)^T A (theta - c) of a generator.
-   *
-   * @throws NoetherflowError "shape" if A and the model disagree on a block
-   */
-  charge(theta: ThetaLike, A: Generator): number {
-    const flat = this.checked("charge", theta);
-    const value = chargeOf(this.model, generatorIn("charge", A));
-    const { model } = this;
-    const evaluation = new Evaluation(this.host, {
-      where: "charge",
-      params: model.blocks.map((block) => ({ node: model.leaf(block.name), block })),
-      source: this.samples.source(0, true),
-      draws: { kind: "none" },
-      block: 1,
-      effects: (take) => [{ kind: "output", value, address: take(1) }],
-    });
-    evaluation.run(flat);
-    const charge = evaluation.read(0, 1)[0]!;
-    evaluation.dispose();
-    return charge;
-  }
-
+export class Problem extends ProblemReport {
   /**
    * Runs gradient descent or SGD inside Wasm, JavaScript being called once per chunk of about 10 ms.
    *

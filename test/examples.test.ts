@@ -28,6 +28,7 @@ test("the folder holds the examples that are tested here and no other", () => {
     "04-sampler-teacher.ts",
     "05-gradient-noise.ts",
     "06-curvature.ts",
+    "07-symmetries.ts",
   ]);
 });
 
@@ -210,6 +211,28 @@ describe("06-curvature", () => {
       const mean = density.average((x) => x);
       expect(Math.abs(P * mean.value - trace)).toBeLessThan(4.9 * P * mean.stdErr);
       expect(shares.at(-1)!.value).toBeCloseTo(1, 12);
+    },
+    LIMIT,
+  );
+});
+
+describe("07-symmetries", () => {
+  test(
+    "finds the double rotation of U W and the scale of V, and no other",
+    async () => {
+      const { plain, decayed } = (await import("../examples/07-symmetries.ts")).found;
+      const rows = (class_: number) => plain.rows.filter((row) => row.class === class_);
+      // h (h + 1) / 2 symmetric B for h = 2, and one scale
+      expect(plain.rows).toHaveLength(4);
+      expect(rows(1)).toHaveLength(3);
+      for (const row of rows(1)) {
+        expect(row.name).toContain("double rotation U, W");
+        expect(row.equilibrium?.status).toBe("finite");
+      }
+      expect(rows(2).map((row) => [row.name, row.equilibrium?.status])).toEqual([["scaling of V", "+inf"]]);
+      expect(decayed.rows.every((row) => row.equilibrium?.status === "finite")).toBe(true);
+      expect(plain.rows.every((row) => row.conserved && row.defect < 1e-10)).toBe(true);
+      expect(printed.join("\n")).toContain("4 generators found");
     },
     LIMIT,
   );

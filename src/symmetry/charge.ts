@@ -2,7 +2,7 @@ import { fail, showShape } from "../errors.ts";
 import type { Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { matmul, scale, sub, transpose } from "../graph/ops.ts";
-import { displaced, type Generator, quadraticForm } from "./generator.ts";
+import { checkActsOn, displaced, type Generator, quadraticForm } from "./generator.ts";
 
 /**
  * The Noether charge of a generator as an expression of the parameters:
@@ -13,6 +13,7 @@ import { displaced, type Generator, quadraticForm } from "./generator.ts";
  *         possibly without the 1/2)
  */
 export function chargeOf(model: Model, A: Generator, where = "charge"): Node {
+  checkActsOn(where, model, A);
   const form = quadraticForm(where, model, A, (name) => displaced(model, A, name));
   return form === null ? model.graph.number(0) : scale(form, 0.5);
 }

@@ -46,7 +46,7 @@ export interface Equilibrium {
 /** s below this times the mean of |g|^2 is what rounding leaves of no noise. */
 export const NOISE_FLOOR = 1e-24;
 /** |mu| below this times the largest is what rounding leaves of 0. */
-const MU_FLOOR = 1e-12;
+export const MU_FLOOR = 1e-12;
 /** Far more than spectra need: see rootOf. */
 const MAX_ITERATIONS = 200;
 /** What rounding leaves of ln P - ln M where both are equal: 2^-51. */
@@ -290,7 +290,7 @@ function combined(a: Scaled, b: Scaled, sign: 1 | -1): Scaled {
 
 /** As a number: rounded into the denormals, +-Infinity beyond 1.8e308. */
 function unscaled({ value, exponent }: Scaled): number {
-  return value === 0 ? 0 : timesPowerOfTwo(value, exponent);
+  return value === 0 ? 0 : timesPowerOfTwo(value, exponent) + 0; // no -0
 }
 
 /** a / b for a > 0, Infinity where b = 0. */
@@ -366,8 +366,8 @@ function meeting(P: Line, M: Line): number {
  * tangents of P of the min over those of M of where two lines meet. The first points are +-Infinity and 0. Where that
  * adds nothing it is Newton's step, and near the root always.
  *
- * A step that comes from one side and does not end near the root meets a slope less by a factor of about e, so
- * spectra made to be slow (s over 600 decades, mu over 12) have taken up to 32 of them, random ones up to 12.
+ * A step from one side that does not end near the root meets a slope less by a factor of about e, so the number of steps
+ * is bounded by the decades that mu spans: 12 were the most for random spectra, 32 for some made to be slow.
  */
 function rootOf(where: string, sides: Sides): { lambda: number; iterations: number } {
   const unit = 1 / [...sides.P, ...sides.M].reduce((most, { rate }) => Math.max(most, rate), 0);

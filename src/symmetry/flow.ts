@@ -27,7 +27,7 @@ export interface NoetherFlow {
   readonly plus: number;
   /** sigma^2 Tr[Sigma A-], A = A+ - A- */
   readonly minus: number;
-  /** ln(plus / minus): 0 where the noise of the two sides is in balance; NaN where one of them has none. */
+  /** ln(plus / minus): 0 where the noise of the two sides is in balance, infinite where one has none; NaN without noise. */
   readonly logRatio: number;
   /** (plus - minus - 4 gamma C) / (plus + minus + 2 gamma theta^T |A| theta), in [-1, 1]; 0 where all of it is 0. */
   readonly residual: number;
@@ -84,7 +84,7 @@ export function flowOf(
     discrete: discrete * finite,
     plus,
     minus,
-    logRatio: plus > 0 && minus > 0 ? log(plus / minus) : Number.NaN,
+    logRatio: plus + minus > 0 ? log(plus / minus) : Number.NaN,
     residual: size === 0 ? 0 : (plus - minus + decay) / size,
     byDirection: directions.sort((a, b) => b.mu - a.mu),
   };

@@ -1,4 +1,4 @@
-import { checkInteger, checkNumber, fail, show, showShape } from "../errors.ts";
+import { checkInteger, checkKnown, checkNumber, checkObject, fail, show, showShape } from "../errors.ts";
 import { type Products, plain } from "../graph/inner.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
@@ -218,7 +218,7 @@ export function scaling(...names: string[]): Generator {
  * @example symmetry.blockScaling({ U: 2, W: -1 }) // units with act(c z) = c^2 act(z)
  */
 export function blockScaling(factors: Readonly<Record<string, number>>): Generator {
-  const names = Object.keys(factors);
+  const names = Object.keys(checkObject("blockScaling", "a factor for each block: { U: 2, W: -1 }", factors));
   checkNames("blockScaling", names);
   if (names.length === 0) fail("name", "blockScaling", "expected a factor for some blocks", "none");
   const blocks = names.map((n): [string, BlockAction] => [
@@ -242,6 +242,7 @@ export function neuronRescaling(
   options: { degree?: number; bias?: string } = {},
 ): Generator {
   const where = "neuronRescaling";
+  checkKnown(where, checkObject(where, "options { degree?, bias? }", options), ["degree", "bias"]);
   const { degree = 1, bias } = options;
   checkNames(where, bias === undefined ? [U, W] : [U, W, bias]);
   checkInteger(where, "the unit", j, 0);
@@ -394,19 +395,35 @@ function checkFits(
   }
 }
 
+/** Refuses a generator that does not fit a model: blocks it has not, matrices and centers of other sizes. */
+export function checkActsOn(where: string, model: Model, A: Generator): void {
+  if (A.blocks === null && A.dense!.length !== model.P * model.P)
+    fail(
+      "shape",
+      where,
+      `a dense generator of this model is ${model.P} x ${model.P}`,
+      `${A.dense!.length} entries`,
+    );
+  for (const [name, action] of A.blocks ?? []) {
+    const { shape } = model.block(name, where);
+    const { left, right } = resolved(`${where}: ${A.name} on ${name}`, action, shape);
+    checkFits(where, A, name, shape, "left", left, shape[0] ?? 1);
+    checkFits(where, A, name, shape, "right", right, shape[1] ?? 1);
+  }
+  if (A.center !== null && A.center.length !== model.P)
+    fail(
+      "shape",
+      where,
+      `the center of a generator of this model has ${model.P} entries`,
+      `${A.center.length}, that of ${A.name}`,
+    );
+}
+
 /** theta - c of one block, or the parameter itself. */
 export function displaced(model: Model, A: Generator, name: string): Node {
   const block = model.block(name);
   const leaf = model.leaf(name);
   if (A.center === null) return leaf;
-  if (A.center.length !== model.P) {
-    fail(
-      "shape",
-      A.name,
-      `the center of a generator of this model has ${model.P} entries`,
-      `${A.center.length}`,
-    );
-  }
   const part = A.center.slice(block.offset, block.offset + sizeOf(block.shape));
   return sub(leaf, model.graph.constant(part, block.shape, "center"));
 }

@@ -1,9 +1,10 @@
-import { meanOver } from "../graph/derive.ts";
+import { meanOver, pullback } from "../graph/derive.ts";
 import type { Effect } from "../graph/lower.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
-import { concat, matmul, reshape, square, sub, transpose } from "../graph/ops.ts";
+import { add, concat, matmul, mul, reshape, square, sub, sum, transpose } from "../graph/ops.ts";
 import { meanGradient } from "../models/derivatives.ts";
+import type { Evaluation } from "../models/evaluate.ts";
 import type { Measure } from "../models/measure.ts";
 import type { Dense } from "../stats/dense.ts";
 import { type BlockAction, type Generator, type Matrix, resolved } from "./generator.ts";
@@ -166,49 +167,126 @@ export function noiseSpectrum(
   spectrum: Spectrum,
   key: string,
 ): Float64Array {
-  const { model, N } = measure;
+  const { N } = measure;
   const mean = spectrum.coordinates(meanGradient(measure, theta));
-  const sizes = spectrum.parts.map((part) => part.rows * part.cols);
-  const means = spectrum.parts.map((part, i) => ({
-    node: model.graph.param(`mean~${i}`, [part.rows, part.cols]),
-    size: sizes[i]!,
-  }));
+  const means = leavesLike(measure, spectrum, "mean");
   const pass = measure.pass(`noise spectrum of ${key}`, () => ({
     extra: means,
-    effects: (take) => {
-      const gradients = measure.sampleGradients;
-      const gradientOf = (name: string): Node | null =>
-        gradients[measure.trainable.findIndex((b) => b.name === name)] ?? null;
-      return spectrum.parts.flatMap((part, i): Effect[] => {
-        const address = take(sizes[i]!);
-        const g =
-          part.block !== null
-            ? gradientOf(part.block)
-            : concat(
-                model.blocks.map((b) => {
-                  const of = gradientOf(b.name);
-                  return of === null
-                    ? model.graph.constant(new Float64Array(b.size), [b.size], "zeros")
-                    : reshape(of, [sizeOf(b.shape)]);
-                }),
-              );
-        if (g === null) return [];
-        const deviation = sub(part.node(model, g), means[i]!.node);
-        return [{ kind: "output", value: meanOver(square(deviation), N), address }];
-      });
-    },
+    effects: (take) =>
+      spectrum.parts.flatMap((part, i): Effect[] => {
+        const { node, size } = means[i]!;
+        const address = take(size);
+        const along = sampleCoordinates(measure, part);
+        if (along === null) return [];
+        return [{ kind: "output", value: meanOver(square(sub(along, node)), N), address }];
+      }),
   }));
-  let at = 0;
-  for (const [i, size] of sizes.entries()) {
-    pass.set(i, mean, at);
-    at += size;
-  }
+  setCoordinates(pass, means, mean, 0);
   pass.run(theta);
-  const out = new Float64Array(at);
-  at = 0;
-  for (const [i, size] of sizes.entries()) {
+  const out = new Float64Array(mean.length);
+  let at = 0;
+  for (const [i, { size }] of means.entries()) {
     pass.readInto(out, at, i, size);
     at += size;
   }
   return out;
+}
+
+/**
+ * Gradient of Tr[Sigma(theta) M] with respect to theta, P values, for M = sum_i m_i v_i v_i^T held fixed:
+ *
+ *   grad Tr[Sigma M] = 2 (E_n[H_n M g_n] - Hbar M gbar) = grad mean_n sum_i m_i (v_i . (g_n - gbar))^2
+ *
+ * with gbar held fixed on the right: what moves with it has the factor mean_n (g_n - gbar) = 0. That form loses no
+ * digits to the difference, and needs no Hessian-vector product. Blocks that are not trained count as theta here, though
+ * no gradient has entries there.
+ *
+ * @param weights m in the order of the spectrum
+ * @cost  a forward and a backward pass over the samples for gbar, and about four for the gradient of their gradients
+ * @source theory.md, 5.1 (4)
+ */
+export function noiseGradient(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  spectrum: Spectrum,
+  key: string,
+  weights: Float64Array,
+): Float64Array {
+  const { model, N, P } = measure;
+  const mean = spectrum.coordinates(meanGradient(measure, theta));
+  const means = leavesLike(measure, spectrum, "mean");
+  const factors = leavesLike(measure, spectrum, "weight");
+  const pass = measure.pass(`gradient of the noise of ${key}`, () => ({
+    extra: [...means, ...factors],
+    effects: (take) => {
+      const terms = spectrum.parts.flatMap((part, i): Node[] => {
+        const along = sampleCoordinates(measure, part);
+        if (along === null) return [];
+        return [sum(mul(factors[i]!.node, square(sub(along, means[i]!.node))))];
+      });
+      const leaves = model.blocks.map((b) => model.leaf(b.name));
+      const share = model.graph.number(1 / N);
+      const gradients =
+        terms.length === 0
+          ? []
+          : pullback(
+              terms.reduce((a, b) => add(a, b)),
+              share,
+              leaves,
+              N,
+            );
+      return model.blocks.flatMap((block, i): Effect[] => {
+        const address = take(block.size);
+        const value = gradients[i] ?? null;
+        return value === null ? [] : [{ kind: "output", value, address }];
+      });
+    },
+  }));
+  setCoordinates(pass, means, mean, 0);
+  setCoordinates(pass, factors, weights, means.length);
+  pass.run(theta);
+  const out = new Float64Array(P);
+  for (const [i, block] of model.blocks.entries()) pass.readInto(out, block.offset, i, block.size);
+  return out;
+}
+
+/** Leaves for coordinates, one per part. */
+function leavesLike(measure: Measure, spectrum: Spectrum, name: string): { node: Node; size: number }[] {
+  // names a model cannot have
+  return spectrum.parts.map(({ rows, cols }, i) => ({
+    node: measure.model.graph.param(`${name}~${i}`, [rows, cols]),
+    size: rows * cols,
+  }));
+}
+
+function setCoordinates(
+  pass: Evaluation,
+  leaves: readonly { size: number }[],
+  values: Float64Array,
+  first: number,
+): void {
+  let at = 0;
+  for (const [i, { size }] of leaves.entries()) {
+    pass.set(first + i, values, at);
+    at += size;
+  }
+}
+
+/** Coordinates of the gradient of a sample along one part; null where they are 0. */
+function sampleCoordinates(measure: Measure, part: Part): Node | null {
+  const { model } = measure;
+  const gradients = measure.sampleGradients;
+  const gradientOf = (name: string): Node | null =>
+    gradients[measure.trainable.findIndex((b) => b.name === name)] ?? null;
+  if (part.block !== null) {
+    const g = gradientOf(part.block);
+    return g === null ? null : part.node(model, g);
+  }
+  const all = model.blocks.map((b) => {
+    const of = gradientOf(b.name);
+    return of === null
+      ? model.graph.constant(new Float64Array(b.size), [b.size], "zeros")
+      : reshape(of, [sizeOf(b.shape)]);
+  });
+  return part.node(model, concat(all));
 }

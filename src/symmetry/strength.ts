@@ -1,4 +1,5 @@
 import { checkInteger, checkKnown, checkNumber, checkObject, fail, show } from "../errors.ts";
+import { effectiveBatch, effectiveEta, noiseStrength } from "./predictions.ts";
 
 /** How strong the noise of an optimiser is, for predictions: eta and the batch size, or sigma2 itself. */
 export interface StrengthOptions {
@@ -68,10 +69,10 @@ export function readStrength(
     fail("range", where, 'sampling is "iid", "without" or "online"', show(sampling));
   if (sampling === "without" && !(S <= N && N < Infinity))
     fail("range", where, `without replacement a batch has at most N = ${N} samples of a finite set`, `${S}`);
-  const share = sampling === "without" ? (N === 1 ? 0 : (N - S) / (N - 1)) : 1;
-  const effective = eta / (1 - beta);
+  const effective = effectiveEta(eta, beta);
+  const batch = effectiveBatch(S, N, sampling === "without" ? "without" : "iid");
   return {
-    sigma2: (share * effective) / (2 * S),
+    sigma2: noiseStrength(effective, batch),
     gamma,
     discrete: (0.5 * effective * (1 + beta)) / (1 - beta),
   };

@@ -1,5 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { arctan, exp, log } from "../../src/core/elementary.ts";
+import {
+  arctan,
+  binaryExponent,
+  exp,
+  expExponent,
+  expMantissa,
+  log,
+  timesPowerOfTwo,
+} from "../../src/core/elementary.ts";
 import { loadKernels, values } from "../helpers/kernels.ts";
 import * as precise from "../reference/precise.ts";
 
@@ -95,6 +103,36 @@ describe("elementary functions of TypeScript", () => {
       Number.NaN,
     ]);
     expect([exp(0), log(1)]).toEqual([1, 0]);
+  });
+  test("timesPowerOfTwo rounds once, also into the denormals, and binaryExponent undoes it", () => {
+    for (const x of [1, 1.5, -Math.PI, 2 ** -1000 * 1.1, 1.7976931348623157e308, 5e-324, 2 ** -1060 * 1.3]) {
+      for (const k of [0, 1, -1, 52, -53, 1000, -1023, -1060, -1074, -1075, 1074, 2098, -2098, 1e15, -1e15]) {
+        const { m, s } = precise.fromDouble(x);
+        const limited = Math.max(-4000, Math.min(4000, k));
+        expect(Math.abs(timesPowerOfTwo(x, k))).toBe(Math.abs(precise.rounded({ m, s: s + limited })));
+      }
+      if (x > 0) {
+        const e = binaryExponent(x);
+        const mantissa = timesPowerOfTwo(x, -e);
+        expect(mantissa).toBeGreaterThanOrEqual(1);
+        expect(mantissa).toBeLessThan(2);
+      }
+    }
+    expect([timesPowerOfTwo(0, 5000), timesPowerOfTwo(1, Infinity), timesPowerOfTwo(1, -Infinity)]).toEqual([
+      0,
+      Infinity,
+      0,
+    ]);
+  });
+  test("e^x = expMantissa 2^expExponent beyond the range of numbers, within 1 ulp for |x| < 1e6", () => {
+    for (const x of [...between(-1e6, 1e6, 200), ...between(-5000, 5000, 200)]) {
+      const k = expExponent(x);
+      const { m, s } = precise.exp(x);
+      const mantissa = expMantissa(x, k);
+      expect(precise.ulps(mantissa, { m, s: s - k })).toBeLessThan(1);
+      expect(mantissa).toBeGreaterThan(0.7);
+      expect(mantissa).toBeLessThan(1.42);
+    }
   });
   test.each([
     ["exp", exp, [...exponents, 710, -746, Infinity, -Infinity]],
