@@ -32,6 +32,11 @@ const ours = {
   covariance: ({ problem, theta }) => problem.noiseCovariance(theta),
   gradient: ({ problem, theta }) => problem.gradient(theta),
   noiseVector: ({ problem, theta, v }) => problem.noiseVector(theta, v),
+  // another theta every time, so that the mean gradient has to be found first
+  noiseVectorAnew: (made) => {
+    made.theta[0] = -made.theta[0];
+    return made.problem.noiseVector(made.theta, made.v);
+  },
   hutchinson: async ({ problem, theta }) =>
     (await problem.hessianTrace(theta, { method: "hutchinson", probes: 64, seed: "bench" })).value,
 };
@@ -101,7 +106,7 @@ export function prepareMeasure(context, side) {
   const v = filled(made.problem.P, made.normal);
   const once =
     side.kind === "ours"
-      ? () => ours[side.measure]({ ...made, v })
+      ? ours[side.measure].bind(null, Object.assign(made, { v }))
       : prototypeOf(context.prototypes, side.measure, made);
   return {
     once,
@@ -173,14 +178,14 @@ export const measuringJobs = [
     0.8,
   ),
   job("J3", "Hessian trace, tanh 64-64-64, 1024 samples, 64 probes", "hutchinson", 2, 0.7),
-  {
-    name: "Sigma-v",
-    title: "Sigma times a vector, P = 1024, 2048 samples",
+  ...["noiseVector", "noiseVectorAnew"].map((measure) => ({
+    name: measure === "noiseVector" ? "Sigma-v" : "Sigma-v-anew",
+    title: `Sigma times a vector, P = 1024, 2048 samples, ${measure === "noiseVector" ? "in a series at one theta" : "each at another theta"}`,
     measures: true,
     sides: {
-      ours: { kind: "ours", measure: "noiseVector", steps: 100 },
+      ours: { kind: "ours", measure, steps: 100 },
       "a gradient": { kind: "ours", measure: "gradient", steps: 200 },
     },
     figures: [{ quantity: "cost", of: "ours", against: "a gradient", atMost: 2.5 }],
-  },
+  })),
 ];

@@ -1,10 +1,4 @@
-import {
-  type Progress,
-  readOptions,
-  type Setting,
-  type SimulateOptions,
-  type ThetaLike,
-} from "./dynamics/options.ts";
+import { type Progress, readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
 import { planRun } from "./dynamics/plan.ts";
 import type { Run } from "./dynamics/result.ts";
 import { simulate } from "./dynamics/run.ts";

@@ -1173,7 +1173,12 @@ const measurements: Record<string, { call: Call; perSample?: boolean; steps?: bo
   sharpness: { call: (p, theta) => p.sharpness(theta as never), steps: true },
   topEigenvalues: { call: (p, theta) => p.topEigenvalues(theta as never, 2), steps: true },
   spectralDensity: { call: (p, theta) => p.spectralDensity(theta as never), steps: true },
-  operator: { call: (p, theta) => p.operator(theta as never).apply(new Float64Array(p.P).fill(1), 1) },
+  operator: {
+    call: (p, theta) => {
+      const operator = p.operator(theta as never);
+      return operator.apply(new Float64Array(operator.size).fill(1), 1);
+    },
+  },
 };
 
 /** The error of a call: one of ours, with nothing kept in memory. */
@@ -1233,11 +1238,21 @@ describe("refusals", () => {
       await expectRefusal(() => call(problem, { Z: [1] }), "name", new RegExp(`^${name}: theta: .*got "Z"`));
     });
 
+    const takesSamples = new Set([
+      "loss",
+      "losses",
+      "gradient",
+      "noiseTrace",
+      "noisePower",
+      "noiseCovariance",
+    ]);
     test("a problem of fresh samples, a problem that was disposed of", async () => {
       await expectRefusal(
         () => call(fresh, theta),
         "unsupported",
-        `${name}: samples are drawn fresh, so say how many: { samples, seed }, got undefined.`,
+        takesSamples.has(name)
+          ? `${name}: samples are drawn fresh, so say how many: { samples, seed }, got undefined.`
+          : `${name}: this needs a finite set of samples, got a sampler of fresh samples. Make one: engine.problem(model, sampler, { samples: N }).`,
       );
       await expectRefusal(
         () => call(disposed, theta),

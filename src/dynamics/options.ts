@@ -373,30 +373,30 @@ function perReplica(
   return out;
 }
 
-/** A flat copy of one theta, given flat or by blocks. */
-export function readTheta(where: string, model: Model, theta: unknown): Float64Array {
+/** A flat copy of one theta (or another vector of parameter space), given flat or by blocks. */
+export function readTheta(where: string, model: Model, theta: unknown, what = "theta"): Float64Array {
   if (Array.isArray(theta) || ArrayBuffer.isView(theta))
-    return flatten(`${where}: theta`, theta, model.P, [model.P]);
+    return flatten(`${where}: ${what}`, theta, model.P, [model.P]);
   if (typeof theta !== "object" || theta === null) {
     return fail(
       "shape",
-      `${where}: theta`,
+      `${where}: ${what}`,
       `expected ${model.P} values, or an object with ${blockNames(model.blocks)}`,
       show(theta),
     );
   }
   const given = theta as Record<string, unknown>;
-  for (const name of Object.keys(given)) model.block(name, `${where}: theta`);
+  for (const name of Object.keys(given)) model.block(name, `${where}: ${what}`);
   const parts = model.blocks.map((block) => {
     if (!Object.hasOwn(given, block.name)) {
       fail(
         "name",
-        `${where}: theta`,
+        `${where}: ${what}`,
         `expected values for ${blockNames(model.blocks)}`,
         `none for ${block.name}`,
       );
     }
-    return flatten(`${where}: theta.${block.name}`, given[block.name], block.size, block.shape);
+    return flatten(`${where}: ${what}.${block.name}`, given[block.name], block.size, block.shape);
   });
   const out = new Float64Array(model.P);
   for (const [i, block] of model.blocks.entries()) out.set(parts[i]!, block.offset);

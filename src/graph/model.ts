@@ -65,6 +65,11 @@ export class Model {
     this.#leaves = leaves;
   }
 
+  /** Names of the constants. */
+  get constants(): string[] {
+    return [...this.#leaves].flatMap(([name, node]) => (node.op === "constant" ? [name] : []));
+  }
+
   /** The node of a parameter, input or constant. */
   leaf(name: string): Node {
     return (

@@ -283,8 +283,8 @@ const rules: Record<string, Rule> = {
   exp: unary((_, y) => y),
   log: unary((x) => div(1, x), [0.5, 3]),
   sqrt: unary((_, y) => div(0.5, y), [0.5, 3]),
-  // 2 x ct, the factor on the side that may be a broadcast
   erf: unary((x) => scale(exp(scale(square(x), -1)), 1.1283791670955126)), // 2 / sqrt(pi)
+  // 2 x ct, the factor on the side that may be a broadcast
   square: { ...unary((x) => scale(x, 2)), vjp: (n, ct) => [mul(scale(ct, 2), n.args[0]!)] },
   relu: unary((x) => step(x)),
   leaky_relu: {

@@ -32,6 +32,7 @@ export class Measure {
   /** Blocks that are trained: the others count as constants and their derivatives are 0. */
   readonly trainable: readonly Block[];
   /** By name, the one used last at the end. */
+  #mean: { theta: Float64Array; gradient: Float64Array } | null = null;
   readonly #evaluations = new Map<string, Evaluation>();
   /** The owner, and whoever measures while the event loop turns. */
   #holders = 1;
@@ -115,6 +116,18 @@ export class Measure {
       block: BLOCK,
       effects: (take) => effects(take, source),
     });
+  }
+
+  /** The mean gradient at a theta, kept until another theta is asked for: products with Sigma come in series. */
+  meanAt(
+    theta: Float64Array,
+    gradient: (measure: Measure, theta: Float64Array) => Float64Array,
+  ): Float64Array {
+    const known = this.#mean;
+    if (known?.theta.every((x, i) => x === theta[i])) return known.gradient;
+    const made = gradient(this, theta);
+    this.#mean = { theta: theta.slice(), gradient: made };
+    return made;
   }
 
   /** Refuses what needs a gradient per sample where samples are coupled. */

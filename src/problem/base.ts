@@ -119,7 +119,16 @@ export abstract class ProblemBase {
   /** What a call without samples of its own is measured on. */
   protected all(where: string): Measure {
     this.alive(where);
-    return this.over(where, undefined).measure;
+    return (
+      this.#measure ??
+      fail(
+        "unsupported",
+        where,
+        "this needs a finite set of samples",
+        "a sampler of fresh samples",
+        "Make one: engine.problem(model, sampler, { samples: N }).",
+      )
+    );
   }
 
   /**
@@ -183,7 +192,7 @@ export abstract class ProblemBase {
   ): { vectors: ArrayLike<number>; count: number } {
     checkKnown(where, checkObject(where, `options ${names.join(", ")}`, options), names);
     const { count } = options;
-    if (count === undefined) return { vectors: readTheta(where, this.model, v), count: 1 };
+    if (count === undefined) return { vectors: this.vector(where, v), count: 1 };
     checkInteger(where, "count", count, 1, 1_000_000);
     if (!Array.isArray(v) && !ArrayBuffer.isView(v))
       fail("shape", where, `expected ${count} x ${this.P} numbers`, show(v));
@@ -193,14 +202,23 @@ export abstract class ProblemBase {
     for (let i = 0; i < flat.length; i++)
       if (!Number.isFinite(flat[i]))
         fail("nonfinite", where, "vectors must be finite", `${flat[i]} at position ${i}`);
+    checkRange(where, Float64Array.from(flat), this.host.core.dtype, "v");
     return { vectors: flat, count };
+  }
+
+  /** One vector of parameter space. */
+  protected vector(where: string, v: ThetaLike): Float64Array {
+    const flat = readTheta(where, this.model, v, "v");
+    checkRange(where, flat, this.host.core.dtype, "v");
+    return flat;
   }
 
   /** An expression of this model that a caller builds from its leaves, constants included. */
   protected expressionOf(where: string, build: unknown): Node {
     if (typeof build !== "function")
       return fail("shape", where, "expected of: (leaves) => an expression of this model", show(build));
-    const names = [...this.model.blocks, ...this.model.inputs].map((b) => b.name);
+    const { blocks, inputs, constants } = this.model;
+    const names = [...blocks.map((b) => b.name), ...inputs.map((i) => i.name), ...constants];
     const node: unknown = build(Object.fromEntries(names.map((n) => [n, this.model.leaf(n)])));
     if (typeof node !== "object" || node === null || (node as Node).graph !== this.model.graph)
       return fail("shape", where, "`of` must return an expression of this model", show(node));
@@ -230,9 +248,9 @@ export abstract class ProblemBase {
 }
 
 /** In f32, values beyond 3.4e38 would become infinite without a word. */
-export function checkRange(where: string, theta: Float64Array, dtype: string): void {
+export function checkRange(where: string, theta: Float64Array, dtype: string, what = "theta"): void {
   if (dtype === "f64") return;
   const at = theta.findIndex((x) => !Number.isFinite(Math.fround(x)));
   if (at >= 0)
-    fail("nonfinite", `${where}: theta`, "values must be finite in f32", `${theta[at]} at position ${at}`);
+    fail("nonfinite", `${where}: ${what}`, "values must be finite in f32", `${theta[at]} at position ${at}`);
 }

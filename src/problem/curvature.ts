@@ -27,7 +27,7 @@ export interface SpectrumOptions extends Control {
 }
 
 export interface EigenvalueOptions extends SpectrumOptions {
-  /** Residual that is small enough, relative to the largest |eigenvalue|; 1e-8 when absent. */
+  /** Residual that is small enough, relative to the largest |eigenvalue|; 1e-8 when absent (f32: 1e-5). */
   readonly tolerance?: number;
   readonly maxSteps?: number;
 }
@@ -66,7 +66,8 @@ export abstract class ProblemCurvature extends ProblemNoise {
    * Tr H of the mean loss, or of its diagonal block of one parameter block.
    *
    * @param options.method "exact" (P quadratic forms), "hutchinson", "hutch++", "xtrace"; exact when absent
-   * @param options.probes products with H that may be spent, 96 when absent
+   * @param options.probes products with H that may be spent, 96 when absent; of a few signs alone all terms may be equal, and
+   *                       stdErr 0 by chance: take 16 or more
    * @param options.block  name of the block whose trace is asked for
    * @cost  quadratic forms v.Hv by second-order forward differentiation (exact, Hutchinson), else products
    */
@@ -78,6 +79,13 @@ export abstract class ProblemCurvature extends ProblemNoise {
     const { method = "exact", probes, seed, block, signal, onProgress } = options;
     if (!Object.hasOwn(traceMethods, method))
       fail("range", where, `method is ${Object.keys(traceMethods).join(", ")}`, show(method));
+    if (method === "exact" && (probes !== undefined || seed !== undefined))
+      fail(
+        "unsupported",
+        where,
+        "probes and a seed go with a method that draws",
+        show({ method, probes, seed }),
+      );
     if (probes !== undefined) checkInteger(where, "probes", probes, method === "hutchinson" ? 2 : 4);
     if (block !== undefined && !this.model.block(block, where).trainable)
       fail("unsupported", where, "a block that is not trained has no curvature", show(block));
@@ -131,7 +139,28 @@ export abstract class ProblemCurvature extends ProblemNoise {
    */
   operator(theta: ThetaLike, of: Curvature = "hessian"): LinearOperator {
     const where = "operator";
-    return this.#operatorAt(where, this.checked(where, theta), of);
+    const inner = this.#operatorAt(where, this.checked(where, theta), of);
+    const guarded =
+      (name: string, products: (v: Float64Array, count: number) => Float64Array) =>
+      (v: Float64Array, count = v.length / inner.size): Float64Array => {
+        if (
+          !(v instanceof Float64Array) ||
+          !Number.isInteger(count) ||
+          count < 1 ||
+          v.length !== count * inner.size
+        )
+          fail("shape", `operator.${name}`, `vectors are a Float64Array of count x ${inner.size}`, show(v));
+        const bad = v.findIndex((x) => !Number.isFinite(x));
+        if (bad >= 0)
+          fail("nonfinite", `operator.${name}`, "vectors must be finite", `${v[bad]} at position ${bad}`);
+        return products(v, count);
+      };
+    const { quadratic } = inner;
+    return {
+      ...inner,
+      apply: guarded("apply", inner.apply),
+      ...(quadratic === undefined ? {} : { quadratic: guarded("quadratic", quadratic) }),
+    };
   }
 
   #operatorAt(where: string, theta: Float64Array, of: Curvature): LinearOperator {
@@ -156,7 +185,13 @@ export abstract class ProblemCurvature extends ProblemNoise {
     const operator = this.#operatorAt(where, this.checked(where, theta), of);
     return {
       operator,
-      lanczos: { key: keyOf(where, seed ?? "0"), tolerance, maxSteps, signal, onProgress },
+      lanczos: {
+        key: keyOf(where, seed ?? "0"),
+        tolerance: tolerance ?? (this.host.core.dtype === "f32" ? 1e-5 : undefined),
+        maxSteps,
+        signal,
+        onProgress,
+      },
     };
   }
 }

@@ -1,7 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
-import { readTheta, type ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/options.ts";
 import { checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
-import type { Node } from "../graph/node.ts";
+import { MAX_ENTRIES, type Node } from "../graph/node.ts";
 import {
   gaussNewtonVectors,
   hessianVectors,
@@ -80,7 +80,7 @@ export abstract class ProblemGradients extends ProblemBase {
   jacobianVector(theta: ThetaLike, v: ThetaLike): RealArray {
     const where = "jacobianVector";
     const flat = this.checked(where, theta);
-    return jacobianVector(this.perSample(where), flat, readTheta(where, this.model, v));
+    return jacobianVector(this.perSample(where), flat, this.vector(where, v));
   }
 
   /**
@@ -109,7 +109,7 @@ export abstract class ProblemGradients extends ProblemBase {
     const flat = this.checked(where, theta);
     const measure = this.perSample(where);
     const { rows, out } = this.#rowsAndOut(where, options, measure);
-    perSampleHessianVector(measure, flat, readTheta(where, this.model, v), rows, out);
+    perSampleHessianVector(measure, flat, this.vector(where, v), rows, out);
     return out;
   }
 
@@ -146,6 +146,14 @@ export abstract class ProblemGradients extends ProblemBase {
     const rows = options.rows ?? Array.from({ length: measure.N }, (_, n) => n);
     for (let i = 0; i < rows.length; i++) checkInteger(where, `rows[${i}]`, rows[i], 0, measure.N - 1);
     const size = rows.length * this.P;
+    if (size > MAX_ENTRIES)
+      fail(
+        "memory",
+        where,
+        `at most ${MAX_ENTRIES} values are made at a time`,
+        `${rows.length} x ${this.P}`,
+        "Ask for fewer rows.",
+      );
     const out = options.out ?? this.host.arena.array(size);
     if (!(out instanceof Float64Array || out instanceof Float32Array))
       fail("shape", where, "out is a Float64Array or Float32Array", show(out));

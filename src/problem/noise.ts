@@ -1,6 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import type { ThetaLike } from "../dynamics/options.ts";
 import { checkFlag, checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
+import { meanGradient } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { generatorIn } from "../recording.ts";
 import type { Estimate } from "../stats/estimate.ts";
@@ -110,7 +111,7 @@ export abstract class ProblemNoise extends ProblemGradients {
     const flat = this.checked(where, theta);
     const measure = this.perSample(where);
     const { vectors, count } = this.vectorsOf(where, v, options);
-    return this.real(noiseVectors(measure, flat, null, vectors, count));
+    return this.real(noiseVectors(measure, flat, measure.meanAt(flat, meanGradient), vectors, count));
   }
 
   /**
@@ -131,7 +132,15 @@ export abstract class ProblemNoise extends ProblemGradients {
     signal?.throwIfAborted();
     const batchSize = checkInteger(where, "batchSize", options.batchSize, 1, 1_000_000);
     const batches = checkInteger(where, "batches", options.batches, 3, 100_000_000);
-    const { measure } = this.over(where, { samples: batchSize * batches, seed: seed ?? "0" });
+    const drawn = batchSize * batches;
+    if (Math.max(drawn, batches * this.P) > 100_000_000)
+      fail(
+        "memory",
+        where,
+        "batchSize x batches and batches x P are at most 100,000,000",
+        `${drawn} and ${batches * this.P}`,
+      );
+    const { measure } = this.over(where, { samples: drawn, seed: seed ?? "0" });
     const noise = await minibatchNoise(measure, flat, batchSize, batches, { signal, onProgress });
     const power = (A: Generator): Estimate => {
       const generator = generatorIn(`${where}.power`, A);
@@ -166,7 +175,13 @@ export abstract class ProblemNoise extends ProblemGradients {
     const flat = this.checked(where, theta);
     const { measure, drawn } = this.#noiseSamples(where, options);
     const method = options.method === undefined ? undefined : readMethod(where, options.method);
-    return noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred: options.centred });
+    const centred = options.centred === undefined || checkFlag(where, "centred", options.centred);
+    if (method !== undefined && (drawn || !centred))
+      fail("unsupported", where, "a method goes with the centred noise of the whole set", show(method));
+    const found = noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred });
+    if (!Number.isFinite(found.value))
+      fail("nonfinite", where, "the gradients of all samples must be finite", `${found.value} at this theta`);
+    return found;
   }
 }
 

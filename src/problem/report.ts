@@ -11,7 +11,7 @@ import {
   discoverSymmetries,
 } from "../symmetry/discover.ts";
 import { MU_FLOOR } from "../symmetry/equilibrium.ts";
-import type { Generator } from "../symmetry/generator.ts";
+import { type Generator, isSymmetric } from "../symmetry/generator.ts";
 import type { StrengthOptions } from "../symmetry/strength.ts";
 import { readStrength } from "../symmetry/strength.ts";
 import { type SymmetryRow, SymmetrySummary } from "../symmetry/summary.ts";
@@ -24,6 +24,17 @@ export interface ReportOptions extends StrengthOptions, Control {
   readonly discover?: boolean | DiscoveryOptions;
   readonly seed?: string | number;
 }
+
+/** What a rotation has to show: a symmetry, and no charge. */
+const NO_CHARGE = {
+  class: null,
+  conserved: false,
+  charge: null,
+  flow: null,
+  equilibrium: null,
+  timeScale: null,
+  steps: null,
+} as const;
 
 /** The symmetries of a loss: found, and summed up. */
 export abstract class ProblemReport extends ProblemSymmetries {
@@ -80,9 +91,15 @@ export abstract class ProblemReport extends ProblemSymmetries {
     for (const [name, A] of known) {
       await turn();
       signal?.throwIfAborted();
-      const { spectrum } = this.spectrumOf(A);
-      const { verdict, defect } = checkSymmetry(measure, A, spectrum, key, null);
+      this.alive(where);
       const found = A instanceof DiscoveredGenerator ? A : null;
+      const spectrum = isSymmetric(A) ? this.spectrumOf(A).spectrum : null;
+      const { verdict, defect } = checkSymmetry(measure, A, spectrum, key, null);
+      const shown = { name, generator: A, flat: found?.flat ?? false, verdict, defect };
+      if (spectrum === null) {
+        rows.push({ ...shown, ...NO_CHARGE });
+        continue;
+      }
       const least = MU_FLOOR * spectrum.mu.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
       const signs = spectrum.mu.map((m) => (Math.abs(m) > least ? Math.sign(m) : 0));
       const kind = signs.includes(1) ? (signs.includes(-1) ? 1 : 2) : signs.includes(-1) ? 2 : null;
@@ -90,12 +107,8 @@ export abstract class ProblemReport extends ProblemSymmetries {
       const rate = at !== null && at.status === "finite" ? at.rate : 0;
       const timeScale = rate > 0 ? 1 / rate : null;
       rows.push({
-        name,
-        generator: A,
+        ...shown,
         class: found === null ? kind : found.class,
-        flat: found?.flat ?? false,
-        verdict,
-        defect,
         conserved: verdict === "exact" && (found === null || found.class !== null),
         charge: this.charge(flat, A),
         flow: this.noetherFlow(flat, A, rest),

@@ -207,7 +207,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    *
    * @returns its own copy
    * @throws  NoetherflowError "unsupported" where the equilibrium is not finite, and as `equilibrium` does
-   * @cost    that of `equilibrium`, and some six passes over the data for the gradient of the noise
+   * @cost    some five times that of `equilibrium`: mostly the coordinates of each sample's gradient, and the way back through them
    * @source  theory.md, 5.1 (4); Ziyin et al. 2024, arXiv:2402.07193, Theorem 1
    */
   equilibriumGradient(theta: ThetaLike, A: Generator, options: EquilibriumOptions): RealArray {
@@ -258,7 +258,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    * The root of f is `equilibrium`. Values beyond 1.8e308 are +-Infinity.
    *
    * @returns its own copies, one value per lambda in the order given
-   * @throws  NoetherflowError "unsupported" for a shifted generator with decay, and as `equilibrium` does
+   * @throws  NoetherflowError "unsupported" where `equilibrium` is "none", and as it does
    * @cost    three passes over the data, then O(P) a lambda
    * @source  Ziyin et al. 2024, arXiv:2402.07193, eqs. 34-38
    */
@@ -291,7 +291,8 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    * generators along the common eigenvector i. Directions along which nothing changes are counted in `flat`; lambda has no
    * component there.
    *
-   * @returns status "finite", or "none" with a reason where the charges change for ever along some direction
+   * @returns status "finite", or "none" with a reason: the charges change for ever along some direction, nothing moves any of
+   *          them, or as for one generator
    * @throws  NoetherflowError "unsupported" for generators that do not commute, naming two of them, or turn about different
    *          centers, or are no exact symmetries, unless `force`
    * @cost    three passes over the data, then O(J K^2 + K^3) an iteration for K generators with J different eigenvalues; the
@@ -307,22 +308,22 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
     const flat = this.checked(where, theta);
     if (!Array.isArray(generators) || generators.length === 0)
       fail("shape", where, "expected a list of generators, at least one", show(generators));
-    const list = generators.map((A: unknown, k) => generatorIn(`${where}: generator ${k}`, A));
+    const list = generators.map((A, k) => this.fitting(`${where}: generator ${k}`, A));
     const measure = this.perSample(where);
     const { sigma2, gamma } = readStrength(where, options, this.N, ["force"]);
-    if (!options.force) for (const A of list) this.#demandExact(where, measure, A);
+    if (!checkFlag(where, "force", options.force)) for (const A of list) this.#demandExact(where, measure, A);
     const { spectrum, mu, center, key } = this.#commonBasis(where, list);
     const s = noiseSpectrum(measure, flat, spectrum, key);
     const from = center === null ? flat : flat.map((x, i) => x - center[i]!);
     const displaced = spectrum.coordinates(from);
-    const own = spectrum.coordinates(flat);
+    const own = spectrum.coordinates(this.#decaying(flat));
     const floor = this.#noiseFloor(measure, flat);
     const sum = (of: (i: number) => number): number[] =>
       mu.map((m) => m.reduce((total, x, i) => (x === 0 ? total : total + x * of(i)), 0));
     const flows0 = sum((i) => sigma2 * (s[i]! <= floor ? 0 : s[i]!) - 2 * gamma * displaced[i]! * own[i]!);
     const charges0 = sum((i) => 0.5 * displaced[i]! * displaced[i]!);
-    if (center !== null && gamma > 0)
-      return { status: "none", reason: SHIFTED_WITH_DECAY, direction: null, flows0, charges0 };
+    const obstacle = this.#obstacle(gamma, list);
+    if (obstacle !== null) return { status: "none", reason: obstacle, direction: null, flows0, charges0 };
     const directions = Array.from(s, (x, i) => ({
       mu: mu.map((m) => m[i]!),
       s: x,
@@ -380,9 +381,13 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
     const measure = this.perSample(where);
     const { sigma2, gamma } = readStrength(where, options, this.N, ["force"]);
     checkKnown(where, checkObject(where, "{ transposeW? }", shape), ["transposeW"]);
-    const { transposeW = false } = shape;
+    const transposeW = checkFlag(where, "transposeW", shape.transposeW);
+    for (const name of [U, W]) this.model.block(name, where);
     const { SU, SW } = this.noiseMoments(theta, U, W, { transposeW });
-    if (!options.force) this.#demandExact(where, measure, this.#genericRotation(U, W, transposeW));
+    const rotation = this.#genericRotation(U, W, transposeW);
+    if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, rotation);
+    const obstacle = this.#obstacle(gamma, [rotation]);
+    if (obstacle !== null) fail("unsupported", where, "a product whose factors both decay", obstacle);
     const [up, down] = [this.model.block(U), this.model.block(W)];
     const dense = new Dense(this.host);
     const matrixIn = ({ offset, shape: [rows = 1, cols = 1] }: Block) => ({
@@ -449,16 +454,16 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
         mu,
         (m, i): Direction => ({ mu: m, s: s[i]!, q: displaced[i]! * displaced[i]! }),
       ),
-      setting: { sigma2, gamma, floor: this.#noiseFloor(measure, flat) },
-      obstacle:
-        gamma === 0
-          ? null
-          : generator.center !== null
-            ? SHIFTED_WITH_DECAY
-            : this.#movesUntrained(generator)
-              ? UNTRAINED_WITH_DECAY
-              : null,
+      setting: { sigma2, gamma, floor: input.floor },
+      obstacle: this.#obstacle(gamma, [generator]),
     };
+  }
+
+  /** Why orbits of these generators have no closed form, or null. */
+  #obstacle(gamma: number, generators: readonly Generator[]): string | null {
+    if (gamma === 0) return null;
+    if (generators.some(({ center }) => center !== null)) return SHIFTED_WITH_DECAY;
+    return generators.some((A) => this.#movesUntrained(A)) ? UNTRAINED_WITH_DECAY : null;
   }
 
   #movesUntrained({ blocks, dense }: Generator): boolean {
@@ -477,20 +482,26 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
   }
 
   /** Coordinates of the noise, theta and the mean gradient along the eigenvectors of a generator. */
-  #directions(measure: Measure, theta: Float64Array, A: Generator): FlowInput {
+  #directions(measure: Measure, theta: Float64Array, A: Generator): FlowInput & { floor: number } {
     const { spectrum, key } = this.spectrumOf(A);
     const { center } = A;
-    // decay moves trained blocks alone
-    const decaying = theta.slice();
-    for (const { trainable, offset, size } of this.model.blocks)
-      if (!trainable) decaying.fill(0, offset, offset + size);
+    const floor = this.#noiseFloor(measure, theta);
     return {
+      floor,
       mu: spectrum.mu,
-      s: noiseSpectrum(measure, theta, spectrum, key),
+      s: noiseSpectrum(measure, theta, spectrum, key).map((s) => (s <= floor ? 0 : s)),
       displaced: spectrum.coordinates(center === null ? theta : theta.map((x, i) => x - center[i]!)),
-      theta: spectrum.coordinates(decaying),
+      theta: spectrum.coordinates(this.#decaying(theta)),
       mean: spectrum.coordinates(meanGradient(measure, theta)),
     };
+  }
+
+  /** What weight decay pulls to 0: theta, with zeros for blocks that are not trained. */
+  #decaying(theta: Float64Array): Float64Array {
+    const out = theta.slice();
+    for (const { trainable, offset, size } of this.model.blocks)
+      if (!trainable) out.fill(0, offset, offset + size);
+    return out;
   }
 
   /** A generator as it came from a caller, one of this model. */

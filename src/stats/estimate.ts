@@ -34,13 +34,17 @@ const MANY_DOF = 100_000;
 
 /**
  * value +- t stdErr, which covers the truth with probability `level` where the terms are independent and normal; t is
- * the quantile of Student's distribution with count - 1 degrees of freedom. An exact result is its own interval.
+ * the quantile of Student's distribution with count - 1 degrees of freedom. An exact result is its own interval;
+ * an eigenvalue from Lanczos has value +- residual at every level.
  *
  * @throws NoetherflowError "range" for a level outside (0, 1), or a result that is not exact of fewer than 2 terms
  */
 export function interval(estimate: Estimate, level = 0.95): { low: number; high: number } {
   const { value, stdErr, count, method } = estimate;
   if (method === "exact") return { low: value, high: value };
+  // an eigenvalue has a bound instead of a standard error
+  if ("residual" in estimate && typeof estimate.residual === "number")
+    return { low: value - estimate.residual, high: value + estimate.residual };
   if (!(count >= 2 && stdErr >= 0))
     fail(
       "range",

@@ -1,4 +1,5 @@
 import { turn } from "../core/turn.ts";
+import { fail } from "../errors.ts";
 import { gradient } from "../graph/derive.ts";
 import type { Effect } from "../graph/lower.ts";
 import { chooseRows } from "../models/derivatives.ts";
@@ -112,6 +113,7 @@ export async function minibatchNoise(
       pass.run(theta);
       for (const [i, { offset, size }] of trainable.entries())
         pass.readInto(gradients, m * P + offset, i, size);
+      checkFinite(gradients, m, P);
       if (performance.now() - turned > 10 || m === batches - 1) {
         onProgress?.({ done: m + 1, total: batches });
         await turn();
@@ -123,4 +125,17 @@ export async function minibatchNoise(
     letGo();
   }
   return new MinibatchNoise(batchSize, batches, gradients);
+}
+
+function checkFinite(gradients: Float64Array, batch: number, P: number): void {
+  for (let e = batch * P; e < (batch + 1) * P; e++) {
+    if (Number.isFinite(gradients[e])) continue;
+    fail(
+      "nonfinite",
+      "minibatchNoise",
+      "the gradient of every batch must be finite",
+      `${gradients[e]} in batch ${batch}`,
+      "Batch statistics with eps 0 divide by 0 where a batch repeats one sample: take larger batches, or eps > 0.",
+    );
+  }
 }

@@ -300,18 +300,17 @@ export function noiseMoments(
 /**
  * Sigma v = (1/N) sum_n g_n (g_n . v) - gbar (gbar . v) for several vectors, [count][P].
  *
- * With the mean gradient given, weights are centred, g_n . v - gbar . v: a forward pass for the weights and one
- * weighted backward pass, from which what rounding left of their mean is taken away, times gbar. Without, both backward
- * passes are made at once.
+ * Weights are centred, g_n . v - gbar . v: a forward pass for the weights and one weighted backward pass, from which
+ * what rounding left of their mean is taken away, times gbar.
  *
- * error |v| some u sqrt(Tr Sigma E|g|^2) with the mean, some N u E|g|^2 without, u = 2^-53 or 2^-24
+ * error |v| some u sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
  *
- * @param mean gbar at theta, or null
+ * @param mean gbar at theta
  */
 export function noiseVectors(
   measure: Measure,
   theta: ArrayLike<number>,
-  mean: Float64Array | null,
+  mean: Float64Array,
   vectors: ArrayLike<number>,
   count: number,
 ): Float64Array {
@@ -338,7 +337,7 @@ export function noiseVectors(
     nodes.filter((n) => n != null).reduce((a, b) => add(a, b));
   return map(
     measure,
-    `noise covariance times, ${mean === null ? "raw" : "centred"}`,
+    "noise covariance times",
     theta,
     vectors,
     count,
@@ -348,21 +347,13 @@ export function noiseVectors(
       const moved = isFactored
         ? total(each.map((g, i) => g && structured.inner(g, v[i]!.node)))
         : tangent([measure.loss], along)[0]!;
-      if (mean !== null) {
-        const drift = v.map(({ node }, i) => sum(mul(means[i]!.node, node)));
-        const weight = sub(moved, total(drift));
-        const left = meanOver(weight, measure.N);
-        return weightedSum(scale(weight, share)).map((g, i) => g && sub(g, mul(left, means[i]!.node)));
-      }
-      const whole = gradient(measure.loss, measure.leaves, graph.number(1), measure.N).map(
-        (g) => g && scale(g, share),
-      );
-      const drift = total(v.map(({ node }, i) => whole[i] && sum(mul(whole[i], node))));
-      return weightedSum(scale(moved, share)).map((g, i) => g && sub(g, mul(drift, whole[i]!)));
+      const drift = v.map(({ node }, i) => sum(mul(means[i]!.node, node)));
+      const weight = sub(moved, total(drift));
+      const left = meanOver(weight, measure.N);
+      return weightedSum(scale(weight, share)).map((g, i) => g && sub(g, mul(left, means[i]!.node)));
     },
-    mean === null ? [] : means,
+    means,
     (pass, from) => {
-      if (mean === null) return;
       for (const [i, block] of measure.trainable.entries()) pass.set(from + i, mean, block.offset);
     },
   );

@@ -52,12 +52,13 @@ export function fieldOf(where: string, measure: Measure, A: Generator, theta: Fl
  * the derivative along A (theta - c), then the loss under e^(lambda A). For losses with batch ops "sample" is the
  * whole batch.
  *
+ * @param spectrum of A; null for an A that is not symmetric, where the derivative alone is looked at
  * @cost two passes over the samples per theta for the derivative, two for the finite transformation
  */
 export function checkSymmetry(
   measure: Measure,
   A: Generator,
-  spectrum: Spectrum,
+  spectrum: Spectrum | null,
   key: Key,
   given: Float64Array | null,
 ): SymmetryCheck {
@@ -65,7 +66,7 @@ export function checkSymmetry(
   const normals = probes(host, key, "normals", P, 0, THETAS);
   const thetas: Float64Array[] = Array.from({ length: THETAS }, (_, k) => normals.slice(k * P, (k + 1) * P));
   if (given !== null) thetas.push(given);
-  const fastest = spectrum.mu.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+  const fastest = spectrum?.mu.reduce((m, x) => Math.max(m, Math.abs(x)), 0) ?? 0;
   let defect = 0;
   let finiteDefect = 0;
   for (const theta of thetas) {
@@ -86,7 +87,7 @@ export function checkSymmetry(
     for (let n = 0; n < along.length; n++) {
       if (sizes[n]! > 0) defect = Math.max(defect, Math.abs(along[n]!) / (sizes[n]! * length));
     }
-    if (fastest === 0) continue;
+    if (spectrum === null || fastest === 0) continue;
     const before = losses(measure, theta);
     for (const lambda of [FINITE / fastest, -FINITE / fastest]) {
       const after = losses(measure, transformed(spectrum, theta, lambda, A.center));

@@ -34,6 +34,7 @@ interface Action {
  * An orthonormal basis in which all the generators are diagonal, block by block: the eigenvectors of sum_k c_k A_k with
  * c generic. All must turn about one center.
  *
+ * @param generators of this model, at least one
  * @throws NoetherflowError "unsupported" for generators that do not commute (to 1e-9 of their largest entries), naming two
  *         of them, or with different centers
  * @cost   O(K (rows^3 + cols^3)) per block for K generators; O(K P^3) with a dense one among them
@@ -44,7 +45,6 @@ export function commonBasis(
   generators: readonly Generator[],
   dense: Dense,
 ): CommonBasis {
-  for (const A of generators) actionOn(where, model, A, new Float64Array(model.P)); // refuses what does not fit
   const center = commonCenter(where, generators);
   const isDense = generators.some((A) => A.blocks === null);
   const names = isDense ? [null] : [...new Set(generators.flatMap((A) => [...A.blocks!.keys()]))];

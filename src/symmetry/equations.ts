@@ -20,7 +20,7 @@ export interface Precision {
   readonly gap: number;
   /** A distance between vectors of length 1 that is none. */
   readonly near: number;
-  /** A gradient whose relative error is larger makes an equation that counts for less. */
+  /** An equation whose relative error is larger counts for less. */
   readonly digits: (unknowns: number) => number;
 }
 
@@ -123,20 +123,32 @@ export class Equations {
       const moved = theta.map((x, i) => x + 4 * rounding * signs[i]! * x);
       return this.#gradientsAt(moved, samples);
     });
-    const found: { row: Float64Array; length: number; g: Float64Array | null }[] = [];
+    const found: {
+      row: Float64Array;
+      size: number;
+      noise: number;
+      length: number;
+      g: Float64Array | null;
+    }[] = [];
     for (const gradient of this.#gradientsAt(theta, samples)) {
-      const others = nearby.map((moved) => moved.next().value!);
-      const g = unitVector(gradient);
-      const row = g === null ? null : unitVector(this.#ansatz.row(g, theta));
-      if (g === null || row === null) continue;
-      // how much of g is rounding shows when theta moves in its last digits
-      const noise = Math.max(...others.map((other) => apart(g, other)));
-      const weight = Math.min(1, digits(unknowns) / noise);
-      const kept = isFull ? Float64Array.from(entries, (e) => g[e]!) : null;
-      found.push({ row: row.map((x) => weight * x), length: norm(gradient), g: kept });
+      const others = nearby.map((moved) => this.#ansatz.row(moved.next().value!, theta));
+      const whole = this.#ansatz.row(gradient, theta);
+      const row = unitVector(whole);
+      if (row === null) continue;
+      // how much of it is rounding shows when theta moves in its last digits
+      const noise = Math.max(...others.map((other) => apart(row, other)));
+      const length = norm(gradient);
+      const g = isFull ? Float64Array.from(entries, (e) => gradient[e]! / length) : null;
+      found.push({ row, size: norm(whole), noise, length, g });
     }
     const longest = Math.max(...found.map(({ length }) => length));
     const long = found.filter(({ length }) => length > SHORT * longest);
+    // what cancels is much the same for all samples; one sample alone may be exact by chance
+    const usual = median(long.map(({ size, noise }) => size * noise));
+    for (const { row, size, noise } of long) {
+      const weight = Math.min(1, digits(unknowns) / Math.max(noise, usual / size));
+      for (let i = 0; i < row.length; i++) row[i] = weight * row[i]!;
+    }
     const chosen = independentRows(
       long.map(({ row }) => row),
       near,
@@ -199,16 +211,18 @@ export class Equations {
       const values = new Float64Array(rows.length * P);
       if (measure.samples.coupled) batchGradient(measure, theta, rows[0]!, values);
       else perSampleGradients(measure, theta, rows.flat(), values);
-      const bad = values.find((x) => !Number.isFinite(x));
-      if (bad !== undefined)
-        fail(
-          "nonfinite",
-          this.#where,
-          "gradients must be finite at standard normal thetas",
-          `${bad}`,
-          "Scale the parameters of the model, or use f64.",
-        );
-      for (let n = 0; n < rows.length; n++) yield values.subarray(n * P, (n + 1) * P);
+      for (let n = 0; n < rows.length; n++) {
+        const g = values.subarray(n * P, (n + 1) * P);
+        if (!Number.isFinite(norm(g)))
+          fail(
+            "nonfinite",
+            this.#where,
+            "gradients must be finite at standard normal thetas",
+            `${g.find((x) => !Number.isFinite(x)) ?? Infinity}`,
+            "Scale the parameters of the model, or use f64.",
+          );
+        yield g;
+      }
     }
   }
 
@@ -269,10 +283,21 @@ function batchGradient(
   for (const [i, { offset, size }] of trainable.entries()) pass.readInto(out, offset, i, size);
 }
 
-/** |g - v / |v||, g of length 1; 1 for a v of zeros. */
-function apart(g: Float64Array, v: Float64Array): number {
+/** The middle one, the upper of two; 0 of none. */
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+}
+
+/** |unit - v / |v||; 1 for a v of zeros. */
+function apart(unit: Float64Array, v: Float64Array): number {
   const length = norm(v);
-  return length === 0 ? 1 : norm(g.map((x, i) => x - v[i]! / length));
+  if (length === 0) return 1;
+  let sum = 0;
+  for (let i = 0; i < unit.length; i++) {
+    const difference = unit[i]! - v[i]! / length;
+    sum += difference * difference;
+  }
+  return Math.sqrt(sum);
 }
 
 /** v / |v|; null for zeros. */

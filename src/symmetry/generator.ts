@@ -175,21 +175,29 @@ function readMatrix(where: string, value: unknown, size: number | null): Matrix 
   if (shape.length !== 2 || shape[0] !== shape[1])
     return fail("shape", where, "expected a square matrix", showShape(shape));
   const n = shape[0]!;
+  const matrix = { size: n, values };
+  const asymmetry = asymmetryOf(matrix);
+  if (asymmetry !== null) {
+    const [i, j] = asymmetry;
+    return fail(
+      "shape",
+      where,
+      "expected a symmetric matrix",
+      `${values[i * n + j]} at (${i}, ${j}) and ${values[j * n + i]} at (${j}, ${i})`,
+      "Only symmetric generators have a charge.",
+    );
+  }
+  return matrix;
+}
+
+/** Where a matrix is not symmetric to 1e-12 of its largest entry; null where it is. */
+function asymmetryOf({ size: n, values }: Matrix): readonly [number, number] | null {
   const largest = values.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
   for (let i = 0; i < n; i++) {
-    for (let j = 0; j < i; j++) {
-      if (Math.abs(values[i * n + j]! - values[j * n + i]!) > 1e-12 * largest) {
-        return fail(
-          "shape",
-          where,
-          "expected a symmetric matrix",
-          `${values[i * n + j]} at (${i}, ${j}) and ${values[j * n + i]} at (${j}, ${i})`,
-          "Only symmetric generators have a charge.",
-        );
-      }
-    }
+    for (let j = 0; j < i; j++)
+      if (Math.abs(values[i * n + j]! - values[j * n + i]!) > 1e-12 * largest) return [i, j];
   }
-  return { size: n, values };
+  return null;
 }
 
 /** Names of blocks that take part, each once. */
@@ -263,7 +271,7 @@ export function neuronRescaling(
 export function keyQuery(Wq: string, Wk: string, B: unknown): Generator {
   checkNames("keyQuery", [Wq, Wk]);
   const right = readMatrix("keyQuery", B, null);
-  const opposite = { size: right.size, values: right.values.map((x) => -x) };
+  const opposite = { size: right.size, values: right.values.map((x) => 0 - x) }; // no -0, which JSON has not
   return new Generator(
     `key/query rotation ${Wq}, ${Wk}`,
     new Map<string, BlockAction>([
@@ -311,7 +319,7 @@ export function rescaling(up: string, down: string): Generator {
 export function doubleRotation(U: string, W: string, B: unknown): Generator {
   checkNames("doubleRotation", [U, W]);
   const right = readMatrix("doubleRotation", B, null);
-  const left = { size: right.size, values: right.values.map((x) => -x) };
+  const left = { size: right.size, values: right.values.map((x) => 0 - x) }; // no -0, which JSON has not
   return new Generator(
     `double rotation ${U}, ${W}`,
     new Map<string, BlockAction>([
@@ -395,7 +403,7 @@ function checkFits(
   }
 }
 
-/** Refuses a generator that does not fit a model: blocks it has not, matrices and centers of other sizes. */
+/** Refuses a generator that does not fit a model (blocks it has not, matrices and centers of other sizes) or is not symmetric. */
 export function checkActsOn(where: string, model: Model, A: Generator): void {
   if (A.blocks === null && A.dense!.length !== model.P * model.P)
     fail(
@@ -410,6 +418,14 @@ export function checkActsOn(where: string, model: Model, A: Generator): void {
     checkFits(where, A, name, shape, "left", left, shape[0] ?? 1);
     checkFits(where, A, name, shape, "right", right, shape[1] ?? 1);
   }
+  if (!isSymmetric(A))
+    fail(
+      "unsupported",
+      where,
+      "expected a symmetric generator",
+      A.name,
+      "Only symmetric generators have a charge.",
+    );
   if (A.center !== null && A.center.length !== model.P)
     fail(
       "shape",
@@ -417,6 +433,15 @@ export function checkActsOn(where: string, model: Model, A: Generator): void {
       `the center of a generator of this model has ${model.P} entries`,
       `${A.center.length}, that of ${A.name}`,
     );
+}
+
+/** Whether A is symmetric to 1e-12 of its largest entry, as all are but rotations that were discovered. */
+export function isSymmetric({ blocks, dense }: Generator): boolean {
+  const matrices: readonly (Matrix | undefined)[] =
+    blocks === null
+      ? [{ size: Math.round(Math.sqrt(dense!.length)), values: dense! }]
+      : [...blocks.values()].flatMap(({ left, right }) => [left, right]);
+  return matrices.every((matrix) => matrix === undefined || asymmetryOf(matrix) === null);
 }
 
 /** theta - c of one block, or the parameter itself. */

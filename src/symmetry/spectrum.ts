@@ -202,7 +202,7 @@ export function noiseSpectrum(
  * no gradient has entries there.
  *
  * @param weights m in the order of the spectrum
- * @cost  a forward and a backward pass over the samples for gbar, and about four for the gradient of their gradients
+ * @cost  some four times noiseSpectrum: each sample's gradient, its coordinates, and the way back through both
  * @source theory.md, 5.1 (4)
  */
 export function noiseGradient(

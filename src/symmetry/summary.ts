@@ -14,8 +14,9 @@ export interface SymmetryRow {
   readonly defect: number;
   /** Gradient flow keeps the charge: an exact symmetry with a symmetric A. */
   readonly conserved: boolean;
-  readonly charge: number;
-  readonly flow: NoetherFlow;
+  /** null where A is not symmetric and has none, as its flow. */
+  readonly charge: number | null;
+  readonly flow: NoetherFlow | null;
   /** null where the field is no exact symmetry. */
   readonly equilibrium: Equilibrium | { readonly status: "none"; readonly reason: string } | null;
   /** 1 / rate near the equilibrium, in units of time k eta; null where there is no finite one. */
@@ -53,9 +54,9 @@ function cellsOf(row: SymmetryRow): string[] {
     row.flat ? "flat" : row.class === null ? "-" : String(row.class),
     row.conserved ? "yes" : row.verdict === "exact" ? "no charge" : "no",
     short(row.charge),
-    short(row.flow.total),
-    short(row.flow.logRatio),
-    finite ? `lambda ${short(finite.lambda)}` : (e?.status ?? row.verdict),
+    short(row.flow?.total ?? null),
+    short(row.flow?.logRatio ?? null),
+    finite ? `lambda ${short(finite.lambda)}` : (e?.status ?? (row.verdict === "exact" ? "-" : row.verdict)),
     short(finite ? finite.charge : null),
     short(row.timeScale),
     short(row.steps),

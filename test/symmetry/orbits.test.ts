@@ -15,6 +15,7 @@ import {
   parseModel,
   symmetry,
 } from "../../src/index.ts";
+import { solveCommon } from "../../src/symmetry/common.ts";
 import { goldenProblem } from "../reference/sgd.ts";
 
 interface GeneratorFixture {
@@ -209,6 +210,81 @@ const points = (N: number, dx: number, dy: number) => ({
   ),
 });
 
+describe("derivatives of the equilibrium", () => {
+  const { x, y, U, W } = goldenProblem();
+
+  test("blocks that are not trained move it too", () => {
+    const net = makeModel({
+      params: { U: [2, 2], W: [2, 3], R: { shape: [2, 2], trainable: false } },
+      inputs: { x: [3], y: [2] },
+      loss: ({ U, W, R, x, y }) => {
+        const f = ops.matmul(R!, ops.matmul(U!, ops.matmul(W!, x!)));
+        return ops.sqnorm(ops.sub(f, y!));
+      },
+    });
+    const problem = engine.problem(net, { x, y });
+    const theta = Float64Array.from(problem.theta({ U, W, R: [1, 0.3, -0.2, 0.8] }));
+    const A = symmetry.rescaling("U", "W");
+    const options = { sigma2: 0.01, weightDecay: 0.01 };
+    const gradient = problem.equilibriumGradient(theta, A, options);
+    for (const [i, exact] of gradient.entries()) {
+      const difference = (h: number) => {
+        const [up, down] = [1, -1].map((sign) =>
+          finite(
+            problem.equilibrium(
+              theta.map((t, j) => t + sign * h * +(i === j)),
+              A,
+              options,
+            ),
+          ),
+        );
+        return (up!.lambda - down!.lambda) / (2 * h);
+      };
+      const extrapolated = (4 * difference(1e-3) - difference(2e-3)) / 3;
+      expect(Math.abs(extrapolated - exact)).toBeLessThan(1e-9 * largest(gradient));
+    }
+    expect(largest(gradient.slice(10))).toBeGreaterThan(0.01);
+
+    // a generator that moves such a block, where decay does not
+    const moving = symmetry.generator({ blocks: { R: { scalar: 1 }, U: { scalar: -1 } } });
+    const force = { ...options, force: true };
+    expect(() => problem.equilibriumGradient(theta, moving, force)).toThrow("untrained blocks");
+    expect(() => problem.equilibriumCurve(theta, moving, [0], force)).toThrow("untrained blocks");
+    const at = problem.commonEquilibrium(theta, [moving, A], force);
+    expect(at).toMatchObject({ status: "none", direction: null });
+    expect(at.flows0[0]).toBeCloseTo(
+      problem.noetherFlow(theta, moving, options).noise + problem.noetherFlow(theta, moving, options).decay,
+      12,
+    );
+    expect(() => problem.groupEquilibrium(theta, "R", "U", force)).toThrow("untrained blocks");
+  });
+
+  test("f32: the same to its rounding", async () => {
+    const single = await createEngine({ dtype: "f32" });
+    const build = (e: typeof engine) => {
+      const problem = e.problem(models.twoLayerLinear({ dx: 3, h: 2, dy: 2 }), { x, y });
+      return { problem, theta: problem.theta({ U, W }) };
+    };
+    const A = symmetry.doubleRotation("U", "W", [
+      [1, 0.5],
+      [0.5, -1],
+    ]);
+    const options = { sigma2: 0.01, weightDecay: 0.01 };
+    const [a, b] = [build(engine), build(single as typeof engine)];
+    const exact = a.problem.equilibriumGradient(a.theta, A, options);
+    const rounded = b.problem.equilibriumGradient(b.theta, A, options);
+    expect(rounded).toBeInstanceOf(Float32Array);
+    for (const [i, g] of exact.entries())
+      expect(Math.abs(rounded[i]! - g)).toBeLessThan(1e-4 * largest(exact));
+    const all = finite(b.problem.commonEquilibrium(b.theta, [A], options));
+    const expected = finite(a.problem.equilibrium(a.theta, A, options));
+    expect(Math.abs(all.lambda[0]! - expected.lambda)).toBeLessThan(1e-5);
+    const group = b.problem.groupEquilibrium(b.theta, "U", "W", options);
+    expect(group.theta).toBeInstanceOf(Float32Array);
+    expect(largest(b.problem.matrixFlow(group.theta, "U", "W", options).total)).toBeLessThan(1e-5);
+  });
+});
+
 describe("several generators at once", () => {
   const relu = engine.problem(models.reluNet({ widths: [4, 6, 2] }), points(40, 4, 2));
   const thetaRelu = relu.init("he", { seed: "orbits" });
@@ -375,6 +451,70 @@ describe("several generators at once", () => {
       const shift = k === 0 ? 8 : k === 3 ? -6 : 0;
       expect(Math.abs(at.lambda[k]! + shift - x)).toBeLessThan(1e-9);
     }
+  });
+
+  test("random spectra: at rest, or with a direction along which nothing resists", () => {
+    let state = 12345;
+    const uniform = () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return (state + 0.5) / 2 ** 32;
+    };
+    const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+    const counts = { finite: 0, none: 0, flat: 0 };
+    for (let trial = 0; trial < 400; trial++) {
+      const decades = trial % 2 === 0 ? 2 : 20;
+      const K = 1 + Math.floor(uniform() * 6);
+      const gamma = uniform() < 0.5 ? 0 : 0.01;
+      const mu = trial % 4 < 2 ? normal : () => Math.floor(uniform() * 5) - 2;
+      const directions = Array.from(
+        { length: 1 + Math.floor(uniform() * (trial % 3 === 0 ? 4 : 24)) },
+        () => ({
+          mu: Array.from({ length: K }, mu),
+          s: 10 ** (decades * (uniform() - 0.5)),
+          q: uniform() < 0.3 ? 0 : 10 ** (decades * (uniform() - 0.5)),
+        }),
+      );
+      const setting = { sigma2: 0.01, gamma, floor: 0 };
+      const at = solveCommon("here", directions, K, setting, engine.dense);
+      counts[at.status]++;
+      // ln size and slope of every term that is there, from the formula
+      const terms = directions.flatMap(({ mu, s, q }) => [
+        { size: Math.log(0.01 * s), slope: mu.map((m) => -2 * m) },
+        ...(gamma * q > 0 ? [{ size: Math.log(2 * gamma * q), slope: mu.map((m) => 2 * m) }] : []),
+      ]);
+      if (at.status === "finite") {
+        if (at.flat > 0) counts.flat++;
+        const w = terms.map(({ size, slope }) => size + dot(slope, at.lambda));
+        const most = Math.max(...w);
+        for (let k = 0; k < K; k++) {
+          const parts = terms.map(({ slope }, j) => slope[k]! * Math.exp(w[j]! - most));
+          const size = parts.reduce((sum, x) => sum + Math.abs(x), 0);
+          expect(Math.abs(parts.reduce((sum, x) => sum + x, 0))).toBeLessThanOrEqual(2e-8 * size);
+          if (decades === 2) expect(at.residual).toBeLessThan(1e-14);
+        }
+        continue;
+      }
+      if (at.direction === null) {
+        expect(terms.every(({ slope }) => slope.every((b) => b === 0))).toBe(true);
+        continue;
+      }
+      const along = terms.map(({ slope }) => dot(slope, at.direction!));
+      for (const x of along) expect(x).toBeLessThan(1e-12);
+      expect(Math.min(...along)).toBeLessThan(-1e-3);
+    }
+    expect(counts.none).toBeGreaterThan(50);
+    expect(counts.flat).toBeGreaterThan(20);
+  });
+
+  test("energies too many decades apart for f64 are refused, not answered", () => {
+    const directions = [
+      { mu: [0, 0, 1, 2, 2, 0], s: 8.639309736589662e-20, q: 2.950359517350046e-12 },
+      { mu: [2, 0, -2, 1, 1, 0], s: 8.530617157953882e-14, q: 2.0775030433467045e33 },
+      { mu: [0, 0, 0, 0, -1, 2], s: 0.00008607209075752557, q: 1.506389054445818e49 },
+      { mu: [1, 0, -1, 0, 1, 0], s: 1.520516039591914e-33, q: 5.710372468890786e40 },
+    ];
+    const setting = { sigma2: 0.01, gamma: 0.01, floor: 0 };
+    expect(() => solveCommon("here", directions, 6, setting, engine.dense)).toThrow("decades apart");
   });
 
   test("what it refuses", () => {

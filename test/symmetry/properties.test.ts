@@ -30,7 +30,6 @@ afterAll(() => {
 /** A problem, where it is looked at, and its symmetries (or fields that are none). */
 interface Case {
   readonly label: string;
-  readonly kind: string;
   open(on: Engine): Problem;
   readonly theta: ArrayLike<number>;
   readonly symmetries: readonly Generator[];
@@ -53,7 +52,6 @@ const fixtures = readdirSync(folder)
       fixture.expected.generators.filter((g) => g.isSymmetry === is).map((g) => symmetry.generator(g));
     return {
       label: f.slice(0, -5),
-      kind: f.slice(0, -5),
       open: (on) => on.problem(parseModel(fixture.model), fixture.data),
       theta: fixture.theta,
       symmetries: of(true),
@@ -64,7 +62,6 @@ const ready = Array.from({ length: 2 * readyKinds.length }, (_, i): Case => {
   const { label, model, data, theta, symmetries } = readyModel(i + 500);
   return {
     label,
-    kind: readyKinds[(i + 500) % readyKinds.length]!,
     open: (on) => on.problem(model, data),
     theta,
     symmetries: symmetries.map(({ A }) => A),
