@@ -226,6 +226,19 @@ describe("tanh: the double rotation holds to O(|W x|^2)", () => {
     for (const ratio of ratios) expect(Math.abs(ratio - 4), ratios.join(" ")).toBeLessThan(0.3);
   });
 
+  test("the verdict turns at a defect of .05, the larger of the two", () => {
+    const found = Array.from({ length: 40 }, (_, i) => 0.9 ** i).map((c) => {
+      const problem = on(c);
+      const { verdict, defect, finiteDefect } = problem.checkSymmetry(A);
+      problem.dispose();
+      return { verdict, worst: Math.max(defect, finiteDefect) };
+    });
+    for (const { verdict, worst } of found) expect(verdict).toBe(worst <= 0.05 ? "approximate" : "none");
+    // both sides, close to it
+    expect(found.some(({ worst }) => worst > 0.05 && worst < 0.08)).toBe(true);
+    expect(found.some(({ worst }) => worst <= 0.05 && worst > 0.03)).toBe(true);
+  });
+
   test("and equilibrium refuses it however small it is", () => {
     const problem = on(1e-3);
     const theta = problem.init("glorot", { seed: "small" });
