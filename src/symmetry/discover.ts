@@ -25,7 +25,7 @@ export interface DiscoveryOptions extends Control {
 
 /** A generator that was found, with what it is called. */
 export class DiscoveredGenerator extends Generator {
-  /** A g_n = 0 for every sample and theta: it moves only what the loss does not see, so noise does not move its charge. */
+  /** g_n . A p = 0 for every p: it moves only what no sample's loss sees, so noise does not move its charge. */
   readonly flat: boolean;
   /** 1 if A is indefinite, 2 if semidefinite; null where A = 0, or is not symmetric and so has no charge. */
   readonly class: 1 | 2 | null;
@@ -95,19 +95,20 @@ const LAST = 0x3fffffff;
  *   g_n(theta) . (A theta + b) = 0   for every sample n and every theta.
  *
  * Each sample at each theta is one linear equation. Thetas are independent standard normals. From each come the rows
- * of samples that are independent, scaled to length 1; there are at least twice as many as unknowns, and 2 D / rank + 3
- * thetas. Fresh thetas confirm: a null vector of too few is none of more, and then more are taken. A restriction to blocks
- * has one null vector (I, -I) per matrix that is no generator; these are excluded by equations of their own.
+ * of samples that are independent, scaled to length 1 (or less, where a gradient has lost digits to cancellation); there are
+ * at least twice as many as unknowns, and 2 D / rank + 3 thetas. Fresh thetas confirm: a null vector of too few is none
+ * of more, and then more are taken. A restriction to blocks has one null vector (I, -I) per matrix that is no generator;
+ * these are excluded by equations of their own. Names come from the null vectors and the shapes of blocks alone.
  *
  * The data must span: N >= dx generic samples with generic labels, else what holds for these samples alone is found too.
- * For a loss with batch ops samples are minibatches of 8, drawn without replacement.
+ * What acts at very few thetas may be missed. For a loss with batch ops samples are minibatches of 8 (or half of the data).
  *
  * A singular value is 0 up to 10 max(rows, unknowns) 2^-52 of the largest, and the gap must be 10^6. On an f32
  * engine these are 1e-4 and 30: prefer f64.
  *
  * @throws NoetherflowError "memory" (too many unknowns), "range" (no clear gap, or thetas that do not settle it),
  *         "nonfinite", "unsupported" (fresh samples); the signal's reason
- * @cost   7 D^3 flops for D unknowns: 2 s at D = 1035, P = 45; and 2 D / rank passes over at most 128 samples
+ * @cost   4 D^3 flops for D unknowns: 3 s at D = 1035, P = 45; four gradients of at most 128 samples at 2.5 D / rank thetas
  * @source theory.md, section 13.7; count of independent charges: Marcotte, Gribonval, Peyre 2023, arXiv:2307.00144
  */
 export async function discoverSymmetries(
@@ -150,7 +151,7 @@ function readOptions(
       "memory",
       WHERE,
       `at most ${MOST.diagonal} unknowns`,
-      `${D} for P = ${measure.P} (${Math.round((32 * D * D) / 1e6)} MB and about ${7 * D * D * D} operations)`,
+      `${D} for P = ${measure.P} (${brief((32 * D * D) / 1e6)} MB and about ${brief(4 * D * D * D)} operations)`,
       `${others.length === 0 ? "Take a smaller model of the same form" : others.join(", ")}.`,
     );
   }
@@ -230,7 +231,7 @@ class Search {
         );
       if (isClear && nullity === 0) return space;
       const before = equations.rows.length;
-      await equations.take(0, () => Math.max(FRESH, equations.thetas / 4));
+      for (let k = Math.max(FRESH, equations.thetas / 4); k > 0; k--) await equations.takeTheta();
       let worst = 0;
       for (const row of equations.rows.slice(before))
         worst = Math.max(worst, norm(Float64Array.from(space.vectors, (z) => dot(z, row))));

@@ -32,8 +32,9 @@ const MOST_SAMPLES = 128;
 const BATCH_SIZE = 8;
 /** Probes from here on are directions, not thetas. */
 const DIRECTIONS = 0x40000000;
-/** Thetas that flat generators are told by. */
-const DIRECTION_THETAS = 16;
+/** Thetas that flat generators are told by, and gradients of each at least. */
+const DIRECTION_THETAS = 32;
+const DIRECTION_SAMPLES = 8;
 
 /** Turns the event loop every 10 ms, with progress and a look at the signal. */
 export class Pace {
@@ -106,12 +107,8 @@ export class Equations {
     }
   }
 
-  /**
-   * The independent equations of one more theta.
-   *
-   * @returns how many
-   */
-  async takeTheta(): Promise<number> {
+  /** The independent equations of one more theta. */
+  async takeTheta(): Promise<void> {
     const { entries, unknowns, isFull } = this.#ansatz;
     const { near, digits, rounding } = this.#precision;
     const index = this.thetas++;
@@ -159,7 +156,6 @@ export class Equations {
       if (isFull) this.gradients.push(long[i]!.g!);
     }
     await this.#pace.pause(Math.min(this.rows.length, 2 * unknowns));
-    return chosen.length;
   }
 
   /**
@@ -168,7 +164,7 @@ export class Equations {
    */
   async directions(count: number): Promise<Float64Array[]> {
     const rows: Float64Array[] = [];
-    const share = Math.ceil(count / DIRECTION_THETAS);
+    const share = Math.max(DIRECTION_SAMPLES, Math.ceil(count / DIRECTION_THETAS));
     for (let k = 0; k < DIRECTION_THETAS || rows.length < count; k++) {
       const samples = this.#samples();
       const some = Array.from(

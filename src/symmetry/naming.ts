@@ -2,7 +2,7 @@ import { axpy, dot } from "../stats/operator.ts";
 import type { Ansatz } from "./ansatz.ts";
 import { families, type Member } from "./families.ts";
 import { APART, furthest, Span } from "./null-space.ts";
-import { translationMembers, translations } from "./translations.ts";
+import { translationMembers, translations, uniformMembers } from "./translations.ts";
 
 /** A member of a basis of the space of generators. */
 export interface Named extends Member {
@@ -25,7 +25,7 @@ export interface Space {
  * A basis of a space of generators that consists of members of known families, as far as they lie in it; the rest of it
  * is "flat" or "unnamed". What is chosen depends on the space and on the shapes of blocks alone.
  *
- * @param gradients what translations are told by; none in a restricted search, which then does not know their names
+ * @param gradients what translations are told by; none in a restricted search, which knows only uniform ones
  * @param near      how far from the space a member may be
  * @returns flat ones last
  */
@@ -58,6 +58,7 @@ export function named(
   for (const member of translationMembers(ansatz, invisible)) take(member, true);
   for (const member of families(ansatz, flat, fix, near))
     take({ ...member, name: `unused: ${member.name}` }, true);
+  if (flat.vectors.length > 0) for (const member of uniformMembers(ansatz)) take(member, true);
   takeRest("flat", true);
   for (const member of families(ansatz, space, fix, near)) take(member, false);
   takeRest("unnamed", false);

@@ -1,6 +1,6 @@
 import type { Block } from "../graph/model.ts";
 import { norm } from "../stats/operator.ts";
-import { type Ansatz, rowsAndColumns } from "./ansatz.ts";
+import { type Ansatz, rowsAndColumns, slotsOf } from "./ansatz.ts";
 import type { Member } from "./families.ts";
 import { APART, furthest, nullSpace, Span } from "./null-space.ts";
 
@@ -138,4 +138,24 @@ export function translationMembers(ansatz: Ansatz, found: readonly Translation[]
     for (const t of found.slice(i + 1)) take(`${s.name} and ${t.name}`, s.vector, t.vector);
   }
   return out;
+}
+
+/**
+ * What restricted fields can say of translations: 1 1^T from one side of a block. From the left it adds to each column of W
+ * a multiple of the vector of ones.
+ */
+export function uniformMembers(ansatz: Ansatz): Member[] {
+  return slotsOf(ansatz.blocks).flatMap((slot) => {
+    const { block, side, size } = slot;
+    const linear = new Float64Array(ansatz.linear);
+    for (let k = 0; k < size; k++) {
+      for (let l = k; l < size; l++) {
+        const unit = ansatz.unit(slot, { k, l, mirror: 1 });
+        if (unit === null || size === 1) return [];
+        for (const [i, x] of unit.entries()) linear[i] = linear[i]! + x;
+      }
+    }
+    const what = block.shape.length < 2 ? "" : side === "left" ? "columns of " : "rows of ";
+    return [{ name: `translation of ${what}${block.name}`, linear }];
+  });
 }

@@ -352,6 +352,26 @@ describe("names and forms of generators", () => {
   });
 });
 
+describe("of a problem", () => {
+  test("what is found is exact, also under the finite transformation", async () => {
+    const own = await createEngine();
+    for (const [net, form, count] of [
+      [models.deepLinear({ widths: [2, 2, 2, 2] }), "symmetric", 6],
+      [product(models.netB, 3, 2, 2), "symmetric", 4],
+      [models.attention({ T: 4, d: 3, dk: 2 }), "symmetric", 3],
+      [models.mlp({ widths: [2, 3, 2], activation: "square", biases: true }), "symmetric", 3],
+      [models.residual({ d: 2 }), "affine", 3],
+    ] as const) {
+      const problem = own.problem(net, dataOf(net, 16));
+      const { generators } = await problem.discoverSymmetries({ form });
+      expect(generators.length).toBe(count);
+      for (const A of generators) expect(problem.checkSymmetry(A).verdict, A.name).toBe("exact");
+      problem.dispose();
+    }
+    own.dispose();
+  });
+});
+
 describe("flat generators", () => {
   test("k translations that are linear in theta give k (k + 1) / 2", async () => {
     for (const [d, classes] of [
@@ -362,6 +382,9 @@ describe("flat generators", () => {
       expect([found.count, found.flat]).toEqual([(d * (d + 1)) / 2, (d * (d + 1)) / 2]);
       expect(found.functionallyIndependent).toBe(0);
       expect(names(found)[0]).toBe("translation of column 0 of W");
+      // as an action from the left: all columns together
+      const blocks = await discover(models.softmaxRegression({ d, classes }), 16, { restrict: "blocks" });
+      expect([blocks.count, blocks.flat, ...names(blocks)]).toEqual([1, 1, "translation of columns of W"]);
     }
   });
 
@@ -738,7 +761,7 @@ describe("refusals", () => {
     const error = await refusal(discover(big, 8, { restrict: "full" }));
     expect(error.code).toBe("memory");
     expect(error.message).toMatch(
-      /^discoverSymmetries: at most 3000 unknowns, got 2881200 for P = 2400 \(\d+ MB and about \d+ operations\)\. restrict: "blocks" has 4080, restrict: "diagonal" has 160\.$/,
+      /^discoverSymmetries: at most 3000 unknowns, got 2881200 for P = 2400 \(\S+ MB and about \S+ operations\)\. restrict: "blocks" has 4080, restrict: "diagonal" has 160\.$/,
     );
     const huge = await refusal(discover(models.reluNet({ widths: [1000, 1500, 2] }), 2, { form: "affine" }));
     expect(huge.message).toContain("Take a smaller model");
