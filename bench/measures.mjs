@@ -2,6 +2,7 @@
 // A side is prepared from { kind, measure, sizes }; `run()` repeats it `steps` times and returns what it gave.
 import { filled, normals } from "./nets.mjs";
 import { checksum, transpose } from "./plain.mjs";
+import { allocator } from "./prototypes.mjs";
 
 /** The net with 1/2 of the squared norm, as the prototypes have it, and data that fit it badly. */
 function problemOf({ engine, noetherflow }, activation, [d, h, o], N, scale) {
@@ -46,19 +47,6 @@ const settings = {
   curvature: { activation: "tanh", sizes: [64, 64, 64], N: 1024, scale: 1 / 8 },
 };
 const settingOf = (measure) => (measure === "hutchinson" ? settings.curvature : settings.moments);
-
-/** Hands out arrays of the prototypes' memory. */
-function allocator(memory) {
-  let next = 65536;
-  return (values, from) => {
-    const address = next;
-    next = (next + 8 * values + 63) & ~63;
-    if (next > memory.buffer.byteLength) throw new Error("the prototype's memory is too small for this job");
-    const view = new Float64Array(memory.buffer, address, values);
-    if (from) view.set(from);
-    return { address, view };
-  };
-}
 
 /** The prototype of a measurement, on the same data. */
 function prototypeOf({ exports }, measure, { x, y, W, U }) {

@@ -14,14 +14,16 @@ export async function loadPrototypes(dir) {
   return { exports: instance.exports, sha256: createHash("sha256").update(bytes).digest("hex") };
 }
 
-/** Hands out cache-line aligned arrays of the prototype's memory. */
-function allocator(memory) {
+/** Hands out cache-line aligned arrays of the prototype's memory, filled with values if some are given. */
+export function allocator(memory) {
   let next = HEAP;
-  return (values) => {
+  return (values, from) => {
     const address = next;
     next = (next + 8 * values + 63) & ~63;
     if (next > memory.buffer.byteLength) throw new Error("the prototype's memory is too small for this job");
-    return { address, view: new Float64Array(memory.buffer, address, values) };
+    const view = new Float64Array(memory.buffer, address, values);
+    if (from) view.set(from);
+    return { address, view };
   };
 }
 

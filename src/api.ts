@@ -45,16 +45,16 @@ export type {
   HessianTraceOptions,
   SpectrumOptions,
 } from "./problem/curvature.ts";
-export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
-export type { ReportOptions } from "./problem/report.ts";
 export type {
   CommonEquilibrium,
   EquilibriumCurve,
   EquilibriumOptions,
   GroupEquilibrium,
-  MatrixFlow,
   OrbitEquilibrium,
-} from "./problem/symmetries.ts";
+} from "./problem/equilibria.ts";
+export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
+export type { ReportOptions } from "./problem/report.ts";
+export type { MatrixFlow } from "./problem/symmetries.ts";
 export type { PlanEstimate, Problem } from "./problem.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
 export type { SpectralDensity } from "./stats/density.ts";

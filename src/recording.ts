@@ -2,7 +2,7 @@ import type { SimulateOptions } from "./dynamics/options.ts";
 import type { Measures } from "./dynamics/plan.ts";
 import { checkInteger, checkKnown, checkObject, fail, show } from "./errors.ts";
 import type { Model } from "./graph/model.ts";
-import { describe, type Node, VARIES_WITH_SAMPLE } from "./graph/node.ts";
+import { describe, isSampleValue, type Node } from "./graph/node.ts";
 import { chargeOf, matrixChargeOf, workOf } from "./symmetry/charge.ts";
 import { Generator } from "./symmetry/generator.ts";
 
@@ -28,7 +28,7 @@ export function readRecord(model: Model, options: SimulateOptions<Generator, Nod
         "Build it with ops from model.leaf(name).",
       );
     }
-    if ((node.varies & VARIES_WITH_SAMPLE) !== 0 || node.phase > 0)
+    if (isSampleValue(node) || node.phase > 0)
       fail("unsupported", where, "recorded values depend on parameters alone", describe(node));
     values.set(name, node);
   }

@@ -1,5 +1,5 @@
 import { internal } from "../errors.ts";
-import { type Node, reachable, VARIES_WITH_SAMPLE } from "./node.ts";
+import { isSampleValue, type Node, reachable } from "./node.ts";
 import { add, apply, batchSum, mul, rowOf, scale, sum } from "./ops.ts";
 import { substitute } from "./substitute.ts";
 
@@ -71,8 +71,6 @@ export function pullback(
 export function gradient(loss: Node, targets: readonly Node[], weight: Node, count: number): (Node | null)[] {
   return pullback(loss, weight, targets, count);
 }
-
-const isSampleValue = (node: Node): boolean => (node.varies & VARIES_WITH_SAMPLE) !== 0;
 
 /**
  * v^T H v of  sum_i w_i ell_i  for the Hessian H with respect to some leaves: with first-order tangents

@@ -1,6 +1,6 @@
 import { internal } from "../errors.ts";
 import type { Code } from "./instructions.ts";
-import { type Node, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
+import { isSampleValue, type Node, sizeOf } from "./node.ts";
 import type { Scratch } from "./scratch.ts";
 
 /**
@@ -94,7 +94,7 @@ export class Layout {
 
   isLaned(node: Node): boolean {
     if (this.lanes === "replicas") return node.varies !== 0;
-    return this.lanes === "samples" && (node.varies & VARIES_WITH_SAMPLE) !== 0;
+    return this.lanes === "samples" && isSampleValue(node);
   }
 
   /** Values per element in a section. */

@@ -3,7 +3,7 @@ import { emitOp } from "./emit.ts";
 import { countUses, isFusedProduct, type Pair, pairUp, storage, type Uses } from "./fuse.ts";
 import { Code } from "./instructions.ts";
 import { type Lanes, Layout, type Planner, paddedLanes, type Real, type Section } from "./layout.ts";
-import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "./node.ts";
+import { isSampleValue, type Node, reachable, sizeOf } from "./node.ts";
 import { rowOf } from "./ops.ts";
 import { emitProduct, operands, sumOfProducts } from "./product.ts";
 import { Scratch } from "./scratch.ts";
@@ -139,7 +139,7 @@ class Lowering {
       effects.some((e) => e.kind === "storeSamples" && e.value.phase > 0);
     if (coupled && this.#oneByOne) internal("lower", "samples that are coupled go side by side in the lanes");
     if (coupled) this.#atOnce = true;
-    const stages = new Map(order.map((n) => [n, coupled ? stageAtOnce(n) : stageOf(n)]));
+    const stages = new Map(order.map((n) => [n, stageOf(n, coupled)]));
     this.#uses = countUses(order, roots);
     if (this.#o.fuse) this.#planFusion(order, effects, stages);
     const emitStage = (stage: Stage, section: Section) => {
@@ -512,18 +512,9 @@ class Lowering {
   }
 }
 
-const isSampleValue = (node: Node): boolean => (node.varies & VARIES_WITH_SAMPLE) !== 0;
-
-/** Stages of a batch that is walked at once: what no sample is needed for, and the rest. */
-function stageAtOnce(node: Node): Stage {
+/** The stage a value is computed in. Where samples are coupled, all that needs a sample is in the body. */
+function stageOf(node: Node, coupled: boolean): Stage {
   if (node.varies === 0) return "setup";
-  return node.phase === 0 && !isSampleValue(node) ? "before" : "body";
-}
-
-function stageOf(node: Node): Stage {
-  if (node.varies === 0) return "setup";
-  if (isSampleValue(node)) {
-    return node.phase === 0 ? "body" : internal("lower", "a sample value depends on a sum over the batch");
-  }
-  return node.phase === 0 ? "before" : "after";
+  if (isSampleValue(node)) return "body";
+  return node.phase === 0 ? "before" : coupled ? "body" : "after";
 }

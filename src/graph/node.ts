@@ -46,6 +46,9 @@ export interface Node {
   readonly phase: number;
 }
 
+/** Whether a value differs from sample to sample. */
+export const isSampleValue = (node: Node): boolean => (node.varies & VARIES_WITH_SAMPLE) !== 0;
+
 /** A graph: an interning table of nodes. Leaves are made here, ops in ops.ts. */
 export class Graph {
   #interned = new Map<string, Node>();

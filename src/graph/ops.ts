@@ -5,6 +5,7 @@ import {
   checkShape,
   describe,
   type Graph,
+  isSampleValue,
   MAX_ENTRIES,
   type Node,
   type Shape,
@@ -494,8 +495,6 @@ const rules: Record<string, Rule> = {
     vjp: (_, ct) => [ct],
   },
 };
-
-const isSampleValue = (node: Node): boolean => (node.varies & VARIES_WITH_SAMPLE) !== 0;
 
 /** Where the arguments of a concatenation lie along its axis. */
 function parts(node: Node): { arg: number; before: number; size: number; after: number }[] {

@@ -3,7 +3,7 @@ import { fail } from "../errors.ts";
 import { curvature, gradient, meanOver, pullback, standIn, tangent } from "../graph/derive.ts";
 import { instantiate } from "../graph/instantiate.ts";
 import type { Effect } from "../graph/lower.ts";
-import { describe, type Node, reachable, VARIES_WITH_SAMPLE } from "../graph/node.ts";
+import { describe, isSampleValue, type Node, reachable } from "../graph/node.ts";
 import { scale } from "../graph/ops.ts";
 import { substitute } from "../graph/substitute.ts";
 import type { Evaluation } from "./evaluate.ts";
@@ -70,7 +70,7 @@ export function perSampleGradients(
 }
 
 /** Vectors set as the values of leaf sets 0 .. count - 1; the rest of the sets are 0. */
-export function setVectors(
+function setVectors(
   measure: Measure,
   pass: Evaluation,
   vectors: Vectors,
@@ -88,7 +88,7 @@ export function setVectors(
   }
 }
 
-export const direction = (measure: Measure, k: number): Map<Node, Node> =>
+const direction = (measure: Measure, k: number): Map<Node, Node> =>
   new Map(measure.vectorLeaves(k).map(({ node }, i) => [measure.leaves[i]!, node]));
 
 /** g_n . v for every sample, N values. */
@@ -143,7 +143,7 @@ export function meanGradient(measure: Measure, theta: ArrayLike<number>): Float6
 }
 
 /** Results of P values for each of several vectors, `width` vectors to a pass. */
-export function map(
+export function mapVectors(
   measure: Measure,
   name: string,
   theta: ArrayLike<number>,
@@ -196,7 +196,7 @@ export function hessianVectors(
 ): Float64Array {
   const weight = measure.model.graph.number(1 / measure.N);
   const gradients = () => gradient(measure.loss, measure.leaves, weight, measure.N);
-  return map(measure, "hessianVector", theta, vectors, count, (along) => {
+  return mapVectors(measure, "hessianVector", theta, vectors, count, (along) => {
     const nodes = gradients();
     const moving = nodes.filter((n) => n !== null);
     const tangents = tangent(moving, along);
@@ -218,7 +218,7 @@ export function gaussNewtonVectors(
   count: number,
 ): Float64Array {
   const { graph } = measure.model;
-  return map(measure, `gaussNewton of node ${of.id}`, theta, vectors, count, (along) => {
+  return mapVectors(measure, `gaussNewton of node ${of.id}`, theta, vectors, count, (along) => {
     const value = measure.samples.coupled ? instantiate(of, measure.N) : of;
     if (!reachable([measure.loss]).includes(value))
       fail(
@@ -246,7 +246,7 @@ export function gaussNewtonVectors(
       ]),
     );
     // the cotangent of a value that all samples share has gone over the batch already
-    const ct = (value.varies & VARIES_WITH_SAMPLE) !== 0 ? bent! : scale(bent!, 1 / measure.N);
+    const ct = isSampleValue(value) ? bent! : scale(bent!, 1 / measure.N);
     return pullback(value, ct, measure.leaves, measure.N);
   });
 }

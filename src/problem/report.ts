@@ -15,7 +15,7 @@ import { type Generator, isSymmetric } from "../symmetry/generator.ts";
 import type { StrengthOptions } from "../symmetry/strength.ts";
 import { readStrength } from "../symmetry/strength.ts";
 import { type SymmetryRow, SymmetrySummary } from "../symmetry/summary.ts";
-import { ProblemSymmetries } from "./symmetries.ts";
+import { ProblemEquilibria } from "./equilibria.ts";
 
 export interface ReportOptions extends StrengthOptions, Control {
   /** Symmetries to report, by a name of your own; those of the model are searched for when absent. */
@@ -37,7 +37,7 @@ const NO_CHARGE = {
 } as const;
 
 /** The symmetries of a loss: found, and summed up. */
-export abstract class ProblemReport extends ProblemSymmetries {
+export abstract class ProblemReport extends ProblemEquilibria {
   /**
    * Finds the exponential symmetries of the loss from its per-sample gradients at random thetas: all symmetric A (or
    * general, or affine) with g_n . A theta = 0, as a basis whose members are named where they belong to a known family.
@@ -107,7 +107,8 @@ export abstract class ProblemReport extends ProblemSymmetries {
       const least = MU_FLOOR * spectrum.mu.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
       const signs = spectrum.mu.map((m) => (Math.abs(m) > least ? Math.sign(m) : 0));
       const kind = signs.includes(1) ? (signs.includes(-1) ? 1 : 2) : signs.includes(-1) ? 2 : null;
-      const at = verdict === "exact" ? this.equilibrium(flat, A, rest) : null;
+      // force: it has just been checked
+      const at = verdict === "exact" ? this.equilibrium(flat, A, { ...rest, force: true }) : null;
       const rate = at !== null && at.status === "finite" ? at.rate : 0;
       const timeScale = rate > 0 ? 1 / rate : null;
       rows.push({

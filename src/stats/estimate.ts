@@ -1,3 +1,4 @@
+import { arctan } from "../core/elementary.ts";
 import { checkInteger, checkNumber, fail } from "../errors.ts";
 
 /**
@@ -93,15 +94,4 @@ function centralProbability(t: number, dof: number): number {
     sum += term;
   }
   return isOdd ? (arctan(t / Math.sqrt(dof)) + sine * sum) / (0.5 * Math.PI) : sine * sum;
-}
-
-/** arctan(x), x >= 0, within 4 2^-52 of itself: five halvings of the angle, then the series. */
-function arctan(x: number): number {
-  if (x > 1) return 0.5 * Math.PI - arctan(1 / x);
-  let tangent = x;
-  for (let half = 0; half < 5; half++) tangent /= 1 + Math.sqrt(1 + tangent * tangent);
-  const square = tangent * tangent; // at most 6.1e-4
-  let sum = 0;
-  for (let k = 11; k >= 1; k -= 2) sum = 1 / k - square * sum;
-  return 32 * tangent * sum;
 }

@@ -6,7 +6,7 @@ import { hasStructure, type Products, plain, structured, weighted } from "../gra
 import type { Effect } from "../graph/lower.ts";
 import type { Node } from "../graph/node.ts";
 import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph/ops.ts";
-import { chooseRows, chunkRows, gradientsPass, map, meanGradient } from "../models/derivatives.ts";
+import { chooseRows, chunkRows, gradientsPass, mapVectors, meanGradient } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { type Estimate, exact, meanOf } from "./estimate.ts";
 import type { Control } from "./operator.ts";
@@ -128,7 +128,7 @@ export function rawTerms(measure: Measure, key: string, theta: ArrayLike<number>
 }
 
 /** (g_n - gbar)^T A (g_n - gbar) of every sample, N values. */
-export function centredTerms(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): RealArray {
+function centredTerms(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): RealArray {
   const mean = meanGradient(measure, theta);
   const means = () => measure.vectorLeaves(0);
   const pass = measure.pass(`${key}, centred`, () => ({
@@ -335,7 +335,7 @@ export function noiseVectors(
       : gradient(measure.loss, measure.leaves, weight, measure.N);
   const total = (nodes: readonly (Node | null | undefined)[]) =>
     nodes.filter((n) => n != null).reduce((a, b) => add(a, b));
-  return map(
+  return mapVectors(
     measure,
     "noise covariance times",
     theta,

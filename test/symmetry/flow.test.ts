@@ -129,6 +129,25 @@ describe("a loss with a domain", async () => {
   });
 });
 
+test("what rounding leaves of a coordinate of theta makes no finite equilibrium", async () => {
+  const loss = ["square", ["sub", ["mul", "w", "x"], 1]];
+  const problem = (await createEngine()).problem(
+    parseModel({ params: { u: [2], w: [] }, inputs: { x: [] }, loss }),
+    { x: [1, 2, 3] },
+  );
+  // the loss does not see u: only decay moves it, and along e_2 alone, where A = e_1 e_1^T - e_2 e_2^T is negative
+  for (let k = 1; k <= 40; k++) {
+    const [c, s] = [Math.cos(0.037 * k), Math.sin(0.037 * k)];
+    const left = [
+      [c * c - s * s, 2 * c * s],
+      [2 * c * s, s * s - c * c],
+    ];
+    const A = symmetry.generator({ blocks: { u: { left } } });
+    const at = problem.equilibrium({ u: [-3 * s, 3 * c], w: [0.5] }, A, { sigma2: 0.01, weightDecay: 0.1 });
+    expect(at.status, `angle ${0.037 * k}`).toBe("+inf");
+  }
+});
+
 describe("the golden problem of the theory", async () => {
   const engine = await createEngine();
   const { model: file, data, theta } = goldenModel();
