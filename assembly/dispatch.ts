@@ -87,6 +87,14 @@ import {
   scaleFrom,
 } from "./fused";
 import {
+  sampleWeights,
+  takeWeights,
+} from "./weights";
+import {
+  adaptStep,
+  acceptStep,
+} from "./adaptive";
+import {
   tanh,
   sigmoid,
   softplus,
@@ -232,198 +240,214 @@ export function execute(pc: usize, end: usize): void {
         break;
       }
       case 33: {
-        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        sampleWeights(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 34: {
-        gatherRows(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        takeWeights(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 35: {
-        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
+        adaptStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 36: {
-        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        acceptStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 37: {
-        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
+        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 38: {
-        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        gatherRows(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 39: {
-        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
       case 40: {
-        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 41: {
-        addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 42: {
-        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 43: {
-        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 44: {
-        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 45: {
-        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 46: {
-        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 47: {
-        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 48: {
-        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 49: {
-        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 50: {
-        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 51: {
-        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 52: {
-        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 53: {
-        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 54: {
-        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 55: {
-        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 56: {
-        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 57: {
-        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 58: {
-        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 59: {
-        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 60: {
-        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 61: {
-        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 62: {
-        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 63: {
-        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 64: {
-        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 65: {
-        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 66: {
-        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 67: {
-        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 68: {
-        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 69: {
-        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 70: {
-        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 71: {
-        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 72: {
-        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 73: {
-        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 74: {
-        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 75: {
-        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 76: {
-        erf(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 77: {
-        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 78: {
-        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 79: {
-        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 80: {
-        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        erf(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 81: {
+        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 82: {
+        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 83: {
+        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 84: {
+        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 85: {
         sign(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }

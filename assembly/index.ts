@@ -1,11 +1,14 @@
 /** The export list: whatever is not here cannot be called from outside. */
 export { advance, evaluate, repeat } from "./loop";
+export { scheduleFactor } from "./rates";
 export { execute } from "./dispatch";
 export * from "./pointwise";
 export * from "./fused";
 export * from "./matrix";
 export * from "./reduce";
 export * from "./transfer";
+export * from "./weights";
+export * from "./adaptive";
 export * from "./distinct";
 export * from "./random";
 export * from "./dense";

@@ -3,12 +3,14 @@
  * Set by loop.ts before any kernel reads them; nothing here outlives a call from outside.
  */
 
-/** Steps done before this one. */
+/** Updates of theta done before this one: the counter of whatever is drawn for it. */
 export let step: u32 = 0;
 /** Index, within the batch, of the first sample of the current block. */
 export let sampleBase: u32 = 0;
 /** Replica number of lane 0. */
 export let replica: u32 = 0;
+/** Address of the lanes' replica numbers (u32), or 0 where they follow that of lane 0. */
+export let streams: usize = 0;
 /** Random key of the run. */
 export let key0: u32 = 0;
 export let key1: u32 = 0;
@@ -22,12 +24,15 @@ export let traceAddr: usize = 0;
 export function setStep(k: u32): void {
   step = k;
 }
-export function setReplica(r: u32): void {
+export function setReplica(r: u32, numbers: usize): void {
   replica = r;
+  streams = numbers;
 }
-export function setKey(k0: u32, k1: u32, p: u32): void {
+export function setKey(k0: u32, k1: u32): void {
   key0 = k0;
   key1 = k1;
+}
+export function setPurpose(p: u32): void {
   purpose = p;
 }
 export function setBlock(base: u32, draws: usize): void {

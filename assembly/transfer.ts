@@ -1,7 +1,7 @@
 /** What moves values between the stores of a run (data, draws, trace) and the lanes of a block. */
 import { bytes, LANES, splatAt } from "./lanes";
 import { indexLanes, normalLanes, signLanes, uniformLanes } from "./random";
-import { drawAddr, key0, key1, purpose, replica, sampleBase, step, traceAddr } from "./registers";
+import { drawAddr, key0, key1, purpose, replica, sampleBase, step, streams, traceAddr } from "./registers";
 
 /**
  * The same entries of every sample's record as they lie: dst[l * dim + e], l < lanes. A row may write a
@@ -142,10 +142,10 @@ export function noise(
   const first = sampleBase * perSample + block;
   const inc0: u32 = byReplica ? 0 : perSample;
   const inc2: u32 = byReplica ? 1 : 0;
-  if (kind == 0) normalLanes(dst, elements, lanes, ld, first, step, replica, purpose, inc0, inc2, key0, key1);
-  else if (kind == 1) uniformLanes(dst, elements, lanes, ld, first, step, replica, purpose, inc0, inc2, key0, key1);
-  else if (kind == 2) signLanes(dst, elements, lanes, ld, first, step, replica, purpose, inc0, inc2, key0, key1);
-  else indexLanes(dst, elements, lanes, ld, below, first, step, replica, purpose, inc0, inc2, key0, key1);
+  if (kind == 0) normalLanes(dst, elements, lanes, ld, first, step, replica, purpose, inc0, inc2, key0, key1, byReplica ? streams : 0);
+  else if (kind == 1) uniformLanes(dst, elements, lanes, ld, first, step, replica, purpose, inc0, inc2, key0, key1, byReplica ? streams : 0);
+  else if (kind == 2) signLanes(dst, elements, lanes, ld, first, step, replica, purpose, inc0, inc2, key0, key1, byReplica ? streams : 0);
+  else indexLanes(dst, elements, lanes, ld, below, first, step, replica, purpose, inc0, inc2, key0, key1, byReplica ? streams : 0);
 }
 
 /** dst[(first sample + lane) * stride + offset + e] = a[e][lane]: per-sample results, sample-major. */

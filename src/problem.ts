@@ -50,11 +50,8 @@ export class Problem extends ProblemReport {
     const plan = planRun(this.model, this.samples, setting, measures, this.host.core.real, 0);
     const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
     const time = async (steps: number): Promise<number> => {
-      const trial: Setting = {
-        ...setting,
-        steps,
-        batches: setting.batches?.slice(0, steps * setting.S) ?? null,
-      };
+      // tables given for the whole run serve a part of it
+      const trial: Setting = { ...setting, steps };
       const began = performance.now();
       await simulate(this.host, this.model, this.samples, trial, measures, {});
       return performance.now() - began;

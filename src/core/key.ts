@@ -17,6 +17,13 @@ export const PURPOSE = {
   measure: 5,
   /** Probe vectors of estimators. */
   probe: 6,
+  /** Normals xi of the SDE's weights. */
+  xi: 7,
+  /** Indices of the second batch of an update, and the order of the data in an epoch. */
+  batchSecond: 8,
+  epoch: 9,
+  /** Fresh samples, or noise on inputs, of the second batch of an update. */
+  freshSecond: 10,
 } as const;
 
 /** Key of the counter-based generator: two 32-bit words. */

@@ -4,6 +4,13 @@ import type { Scheme } from "./scheme.ts";
 export const gd: Scheme = {
   name: "gd",
   visits: "all",
-  weight: (count) => 1 / count,
+  batches: 0,
   samplings: [],
+  takes: ["momentum", "clip", "labelNoise"],
+  charges: "work",
+  perSample: false,
+  update(build) {
+    build.walk("all");
+    return build.heavyBall(build.clipped(build.mean()));
+  },
 };

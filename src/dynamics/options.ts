@@ -11,7 +11,9 @@ import {
 import type { Block, Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { flatten } from "../graph/parse.ts";
-import { type Sampling, type Scheme, schemes } from "./scheme.ts";
+import { type BatchOptions, type BatchSetting, readBatch, readBatches, readNormals } from "./batches.ts";
+import { readSchedule, type Schedule, type ScheduleSetting } from "./schedule.ts";
+import { type Scheme, type SchemeOption, schemes } from "./scheme.ts";
 
 /** One value for all replicas, or one per replica. */
 export type PerReplica<T> = T | readonly T[];
@@ -68,26 +70,48 @@ export interface LoweringOptions {
   readonly chunk?: number;
 }
 
-export interface SimulateOptions<A = unknown, E = Node> {
-  readonly scheme: "gd" | "sgd";
+export interface SimulateOptions<A = unknown, E = Node> extends BatchOptions {
+  readonly scheme: "gd" | "sgd" | "svag" | "sde" | "modified" | "flow" | "adam" | "rmsprop";
   /** Start: P values for all replicas, R * P values, or one theta per replica. */
   readonly theta: ThetaLike | readonly ThetaLike[];
-  /** Step size. */
-  readonly eta: PerReplica<number>;
+  /** Learning rate. "flow" follows gradient flow over a time eta in every step. */
+  readonly eta?: PerReplica<number>;
+  /** eta_k by a rule, or a list of them, which takes the place of eta. */
+  readonly schedule?: Schedule;
   readonly steps: number;
-  /** S; for schemes that draw a batch. */
-  readonly batchSize?: number;
-  /** "iid" by default for finite data, "online" for a sampler. */
-  readonly sampling?: Sampling;
-  /** gamma in L + gamma |theta|^2: theta' = (1 - 2 eta gamma) theta - eta g. PyTorch's weight_decay is 2 gamma. */
-  readonly weightDecay?: PerReplica<number>;
-  /** Explicit draws: indices, steps x S, the same for all replicas. */
-  readonly batches?: unknown;
+  /**
+   * gamma in L + gamma |theta|^2: theta' = (1 - 2 eta gamma) theta - eta g. PyTorch's weight_decay is 2 gamma. By named blocks, those
+   * not named do not decay.
+   */
+  readonly weightDecay?: PerReplica<number> | Readonly<Record<string, PerReplica<number>>>;
+  /** beta of the heavy ball: v' = beta v + g, theta' = (1 - 2 eta gamma) theta - eta v'. */
+  readonly momentum?: PerReplica<number>;
+  /** Largest norm of the gradient of an update; longer ones are shortened to it. */
+  readonly clip?: number;
+  /** Fresh normal noise on inputs, standard deviation by name, in every update. */
+  readonly labelNoise?: Readonly<Record<string, number>>;
+  /** Of "svag": steps of eta / l with the noise of one step of eta. 1 is SGD. */
+  readonly l?: number;
+  /** Updates per step, of dt = eta / substeps unless the scheme or dt says otherwise. */
+  readonly substeps?: number;
+  /** Size of an update of the SDE. */
+  readonly dt?: PerReplica<number>;
+  /** sigma^2 of the SDE; eta / (2 S) when absent. */
+  readonly sigma2?: PerReplica<number>;
+  /** Of Adam (.9, .999, 1e-8) and RMSProp (beta2 .99). */
+  readonly beta1?: number;
+  readonly beta2?: number;
+  readonly epsilon?: number;
+  /** Tolerances of "flow": 1e-8 and 1e-10 when absent. */
+  readonly rtol?: number;
+  readonly atol?: number;
   /** Text or number; "0" when absent. The same seed gives the same bits on every host. */
   readonly seed?: string | number;
   readonly replicas?: number;
   /** Number of the first replica: replica 7 alone equals replica 7 among many. */
   readonly firstReplica?: number;
+  /** The number of every replica's random stream, where they do not follow the first: replicas with equal numbers see equal draws. */
+  readonly streams?: readonly number[];
   readonly record?: RecordOptions<A, E>;
   /**
    * When some theta stops being finite: "stop" (default) ends the run at the last step where all
@@ -101,18 +125,18 @@ export interface SimulateOptions<A = unknown, E = Node> {
   readonly profile?: boolean;
 }
 
-const KNOWN = [
+/** Options that every scheme takes. */
+const COMMON = [
   "scheme",
   "theta",
   "eta",
+  "schedule",
   "steps",
-  "batchSize",
-  "sampling",
   "weightDecay",
-  "batches",
   "seed",
   "replicas",
   "firstReplica",
+  "streams",
   "record",
   "onDiverge",
   "signal",
@@ -121,21 +145,39 @@ const KNOWN = [
   "profile",
 ] as const;
 
+const SPECIAL: readonly SchemeOption[] = [...new Set([...schemes.values()].flatMap((s) => s.takes))];
+
 /** Options after checking: nothing optional, one entry per replica. */
-export interface Setting {
+export interface Setting extends BatchSetting {
   readonly scheme: Scheme;
-  readonly sampling: Sampling | null;
   readonly steps: number;
-  /** Samples a step visits. */
-  readonly S: number;
   readonly replicas: number;
   readonly firstReplica: number;
+  /** Numbers of the replicas' streams where they are not consecutive. */
+  readonly streams: Uint32Array | null;
   readonly seed: string;
   readonly eta: Float64Array;
-  readonly weightDecay: Float64Array;
+  readonly schedule: ScheduleSetting | null;
+  /** gamma of every trainable block, per replica. */
+  readonly gammas: readonly Float64Array[];
+  readonly weightDecay: unknown;
+  readonly momentum: Float64Array;
+  readonly clip: number | null;
+  readonly labelNoise: ReadonlyMap<string, number> | null;
+  readonly l: number;
+  readonly substeps: number;
+  readonly dt: Float64Array | null;
+  readonly sigma2: Float64Array | null;
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+  readonly rtol: number;
+  readonly atol: number;
   /** replicas x P. */
   readonly theta: Float64Array;
   readonly batches: Uint32Array | null;
+  /** Given xi of the SDE, updates x N. */
+  readonly normals: Float64Array | null;
   readonly every: number;
   readonly onDiverge: "stop" | "stopReplica" | "throw";
   readonly lowering: LoweringOptions;
@@ -159,10 +201,13 @@ export function readOptions(
 ): Setting {
   if (typeof options !== "object" || options === null)
     fail("shape", "simulate", "expected an object of options", show(options));
-  checkKnown("simulate", options, KNOWN);
+  checkKnown("simulate", options, [...COMMON, ...SPECIAL]);
   const scheme = schemes.get(checkWord("simulate", "scheme", options.scheme, [...schemes.keys()]))!;
   const where = scheme.name;
+  checkTaken(scheme, options);
   const steps = checkInteger(where, "steps", options.steps, 0, MAX_STEPS);
+  const substeps = checkInteger(where, "substeps", orDefault(options.substeps, 1), 1, 1_000_000);
+  checkInteger(where, "steps times substeps", steps * substeps, 0, MAX_STEPS);
   const replicas = checkInteger(where, "replicas", orDefault(options.replicas, 1), 1, 1_000_000_000);
   const firstReplica = checkInteger(
     where,
@@ -182,9 +227,26 @@ export function readOptions(
       "Run fewer at a time, with firstReplica.",
     );
   }
-  const { sampling, S } = readBatch(scheme, N, options);
-  const eta = perReplica(where, "eta", options.eta, replicas, 0);
-  const weightDecay = perReplica(where, "weightDecay", orDefault(options.weightDecay, 0), replicas, 0);
+  const batch = readBatch(scheme, N, options);
+  const schedule = readSchedule(where, options.schedule, steps);
+  if (options.eta === undefined && schedule?.table == null)
+    fail(
+      "range",
+      where,
+      "eta must be a number of at least 0",
+      "nothing",
+      "A schedule that is a list of eta_k stands for it.",
+    );
+  const eta = perReplica(where, "eta", orDefault(options.eta, 1), replicas, 0);
+  const decay = readDecay(where, model, options.weightDecay, replicas);
+  const momentum = perReplica(where, "momentum", orDefault(options.momentum, 0), replicas, 0);
+  for (const [r, beta] of momentum.entries())
+    if (beta >= 1) fail("range", where, `momentum of replica ${r} must be in [0, 1)`, show(beta));
+  const numberOr = (
+    name: "beta1" | "beta2" | "epsilon" | "rtol" | "atol" | "l",
+    standard: number,
+    least = 0,
+  ): number => (options[name] === undefined ? standard : checkNumber(where, name, options[name], least));
   const record = options.record;
   if (record !== undefined) {
     checkObject("record", "{ every, ... }", record);
@@ -218,6 +280,24 @@ export function readOptions(
         "Name a generator in record.charges.",
       );
     }
+    if (record.work && scheme.charges === "none") {
+      const expected = "work is recorded where the theory of charges applies";
+      fail(
+        "unsupported",
+        "record",
+        expected,
+        scheme.name,
+        `${scheme.name} scales every coordinate by itself; record the charges alone.`,
+      );
+    }
+    if (record.work && scheme.charges === "kept")
+      fail(
+        "unsupported",
+        "record",
+        "gradient flow does no work on charges",
+        "work: true",
+        "Record the charges alone.",
+      );
   }
   const lowering = orDefault(options.lowering, {});
   checkObject("lowering", "{ lanes?, block?, group?, fuse?, chunk? }", lowering);
@@ -240,16 +320,30 @@ export function readOptions(
   }
   return {
     scheme,
-    sampling,
+    ...batch,
     steps,
-    S,
+    substeps,
     replicas,
     firstReplica,
+    streams: readStreams(where, options.streams, replicas),
     seed: String(seed),
     eta,
-    weightDecay,
+    schedule,
+    ...decay,
+    momentum,
+    clip: options.clip === undefined ? null : checkPositive(where, "clip", options.clip),
+    labelNoise: readLabelNoise(where, model, N, options.labelNoise),
+    l: numberOr("l", 1, 1),
+    dt: options.dt === undefined ? null : perReplica(where, "dt", options.dt, replicas, 0),
+    sigma2: options.sigma2 === undefined ? null : perReplica(where, "sigma2", options.sigma2, replicas, 0),
+    beta1: below1(where, "beta1", numberOr("beta1", 0.9)),
+    beta2: below1(where, "beta2", numberOr("beta2", scheme.name === "rmsprop" ? 0.99 : 0.999)),
+    epsilon: numberOr("epsilon", 1e-8),
+    rtol: numberOr("rtol", 1e-8),
+    atol: numberOr("atol", 1e-10, Number.MIN_VALUE),
     theta: readThetas(where, model, options.theta, replicas),
-    batches: readBatches(where, options.batches, scheme, sampling, steps, S, N, record?.loss),
+    batches: readBatches(scheme, batch, steps * substeps, N, options.batches, record?.loss),
+    normals: readNormals(where, options.normals, steps * substeps, N),
     every: record === undefined ? 0 : checkInteger("record", "every", record.every, 1, MAX_STEPS),
     onDiverge: checkWord(where, "onDiverge", orDefault(options.onDiverge, "stop"), [
       "stop",
@@ -261,93 +355,88 @@ export function readOptions(
   };
 }
 
-function readBatch(
-  scheme: Scheme,
-  N: number,
-  options: SimulateOptions<unknown, unknown>,
-): { sampling: Sampling | null; S: number } {
-  const where = scheme.name;
-  if (scheme.visits === "all") {
-    if (options.batchSize !== undefined || options.sampling !== undefined) {
-      fail(
-        "unsupported",
-        where,
-        `${where} visits all N samples in every step; it takes no batchSize and no sampling`,
-      );
-    }
-    if (N === Infinity) {
-      fail(
-        "unsupported",
-        where,
-        `${where} needs a finite data set`,
-        "a sampler of fresh samples",
-        "Use momentMatched(sampler), or { samples: N }.",
-      );
-    }
-    return { sampling: null, S: N };
+/** Options that belong to other schemes are refused. */
+function checkTaken(scheme: Scheme, options: SimulateOptions<unknown, unknown>): void {
+  for (const name of SPECIAL) {
+    if (options[name] === undefined || scheme.takes.includes(name)) continue;
+    const others = [...schemes.values()].filter((s) => s.takes.includes(name)).map((s) => s.name);
+    const why =
+      scheme.visits === "all" && ["batchSize", "sampling", "batches"].includes(name)
+        ? `${scheme.name} visits all N samples in every step; it takes no batchSize and no sampling`
+        : `${scheme.name} takes no ${name}`;
+    fail("unsupported", scheme.name, why, show(options[name]), `It goes with ${others.join(", ")}.`);
   }
-  const fitting: Sampling[] = N === Infinity ? ["online"] : ["iid", "without"];
-  const sampling = checkWord(where, "sampling", orDefault(options.sampling, fitting[0]), scheme.samplings);
-  if (!fitting.includes(sampling)) {
-    fail(
-      "unsupported",
-      where,
-      N === Infinity
-        ? 'fresh samples are drawn "online"'
-        : `a finite data set is drawn ${fitting.map((s) => `"${s}"`).join(" or ")}`,
-      show(sampling),
-    );
-  }
-  const S = options.batchSize;
-  if (sampling === "online") return { sampling, S: checkInteger(where, "batch size S", S, 1, 1_000_000_000) };
-  if (sampling === "without" && typeof S === "number" && Number.isInteger(S) && S > N) {
-    fail(
-      "range",
-      where,
-      `batch size S must be an integer in [1, N = ${N}] without replacement`,
-      `${S}`,
-      'Use sampling: "iid", which may draw a sample twice.',
-    );
-  }
-  return {
-    sampling,
-    S: checkInteger(
-      where,
-      "batch size S",
-      S,
-      1,
-      sampling === "without" ? N : 1_000_000_000,
-      sampling === "without" ? "N" : undefined,
-    ),
-  };
 }
 
-function readBatches(
+function readDecay(
   where: string,
-  batches: unknown,
-  scheme: Scheme,
-  sampling: Sampling | null,
-  steps: number,
-  S: number,
+  model: Model,
+  decay: unknown,
+  replicas: number,
+): Pick<Setting, "gammas" | "weightDecay"> {
+  const blocks = model.blocks.filter((b) => b.trainable);
+  const given = orDefault(decay, 0);
+  if (typeof given !== "object" || given === null || Array.isArray(given) || ArrayBuffer.isView(given)) {
+    const all = perReplica(where, "weightDecay", given, replicas, 0);
+    return { gammas: blocks.map(() => all), weightDecay: [...all] };
+  }
+  const named = given as Record<string, unknown>;
+  for (const name of Object.keys(named)) {
+    if (!model.block(name, `${where}: weightDecay`).trainable)
+      fail("unsupported", `${where}: weightDecay`, "a block that is trained", `${name}, which is not`);
+  }
+  const gammas = blocks.map(({ name }) =>
+    perReplica(where, `weightDecay of ${name}`, orDefault(named[name], 0), replicas, 0),
+  );
+  return { gammas, weightDecay: Object.fromEntries(blocks.map(({ name }, i) => [name, [...gammas[i]!]])) };
+}
+
+function readStreams(where: string, streams: unknown, replicas: number): Uint32Array | null {
+  if (streams === undefined) return null;
+  const list = flatten(`${where}: streams`, streams, replicas, [replicas]);
+  return Uint32Array.from(list, (n, r) => checkInteger(where, `stream of replica ${r}`, n, 0, MAX_STEPS));
+}
+
+function readLabelNoise(
+  where: string,
+  model: Model,
   N: number,
-  loss: "full" | "batch" | undefined,
-): Uint32Array | null {
-  if (batches === undefined) return null;
-  if (scheme.visits === "all" || sampling === "online")
-    fail("unsupported", where, "explicit batches go with a scheme that draws from a finite data set");
-  if (loss === "batch")
+  given: unknown,
+): ReadonlyMap<string, number> | null {
+  if (given === undefined) return null;
+  const at = `${where}: labelNoise`;
+  if (N === Infinity)
     fail(
       "unsupported",
-      "record",
-      'loss: "batch" needs the batch after the last step, which explicit batches do not have',
-      undefined,
-      'Record loss: "full".',
+      at,
+      "a finite data set",
+      "a sampler of fresh samples",
+      "Write the noise into the sampler.",
     );
-  const values = flatten(`${where}: batches`, batches, steps * S, [steps, S]);
-  const out = new Uint32Array(values.length);
-  for (const [i, n] of values.entries())
-    out[i] = checkInteger(`${where}: batches`, `entry ${i}`, n, 0, N - 1, "N - 1");
-  return out;
+  const named = checkObject(at, "a standard deviation by input: { y: 0.5 }", given);
+  const out = new Map<string, number>();
+  for (const [name, std] of Object.entries(named)) {
+    if (!model.inputs.some((i) => i.name === name))
+      fail(
+        "name",
+        at,
+        `the inputs of the model are ${model.inputs.map((i) => i.name).join(", ")}`,
+        show(name),
+      );
+    out.set(name, checkNumber(at, name, std, 0));
+  }
+  return out.size === 0 ? null : out;
+}
+
+function checkPositive(where: string, what: string, value: unknown): number {
+  const number = checkNumber(where, what, value, 0);
+  if (number === 0) fail("range", where, `${what} must be above 0`, "0");
+  return number;
+}
+
+function below1(where: string, what: string, value: number): number {
+  if (value >= 1) fail("range", where, `${what} must be in [0, 1)`, show(value));
+  return value;
 }
 
 /** Absent is undefined: a null, as a NaN becomes in JSON, is a value and is refused where it is checked. */

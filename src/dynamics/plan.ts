@@ -1,19 +1,29 @@
 import type { Key } from "../core/key.ts";
 import { PURPOSE } from "../core/key.ts";
 import { fail, internal, show } from "../errors.ts";
-import { gradient, meanOver } from "../graph/derive.ts";
+import { meanOver, pullback } from "../graph/derive.ts";
+import { drawFields, rateFields } from "../graph/instructions.ts";
 import { type Lanes, Planner, paddedLanes, type Real } from "../graph/layout.ts";
-import { type Effect, lower } from "../graph/lower.ts";
+import { type Effect, type Instruction, lower } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
 import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "../graph/node.ts";
-import { norm } from "../graph/ops.ts";
+import { add, mul, norm, scale, sub, sum } from "../graph/ops.ts";
 import { type Draws, placePass, RUN_BYTES } from "../graph/program.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Setting } from "./options.ts";
+import { type PassDraft, UpdateBuilder, type Vector, type Visit } from "./update.ts";
 
 /** One recorded quantity: `entries` values per record and replica. */
 export interface Series {
-  readonly kind: "loss" | "blockNorms" | "charges" | "matrixCharges" | "work" | "values";
+  readonly kind:
+    | "t"
+    | "loss"
+    | "blockNorms"
+    | "charges"
+    | "modifiedCharges"
+    | "matrixCharges"
+    | "work"
+    | "values";
   readonly name: string;
   readonly entries: number;
   readonly node: Node | null;
@@ -25,8 +35,8 @@ export interface Measures {
   readonly blockNorms: boolean;
   /** Charges of the parameters. */
   readonly charges: ReadonlyMap<string, Node>;
-  /** 1/2 g^T A g of a step's gradient, by charge name; null when no work is recorded. */
-  readonly work: ((gradient: (block: string) => Node | null) => ReadonlyMap<string, Node>) | null;
+  /** 1/2 x^T A x of a vector x of parameter space, by charge name; null when no work is recorded. */
+  readonly work: ((vector: (block: string) => Node | null) => ReadonlyMap<string, Node>) | null;
   /** Matrix charges Q of products, h x h each. */
   readonly matrixCharges: ReadonlyMap<string, Node>;
   readonly values: ReadonlyMap<string, Node>;
@@ -92,22 +102,85 @@ export function chooseLanes(model: Model, samples: Samples, setting: Setting, re
  * left over or may have to stand still.
  */
 function haveSameRates(choice: LaneChoice, setting: Setting, ld: number): boolean {
-  const { eta, weightDecay, replicas, onDiverge } = setting;
+  const { eta, dt, gammas, replicas, onDiverge } = setting;
+  const isUniform = (values: Float64Array) => values.every((x) => x === values[0]);
   return (
     onDiverge !== "stopReplica" &&
     choice.groups * choice.groupLanes === replicas &&
     (ld === 1 || ld === choice.groupLanes) &&
-    eta.every((e) => e === eta[0]) &&
-    weightDecay.every((g) => g === weightDecay[0])
+    isUniform(eta) &&
+    (dt === null || isUniform(dt)) &&
+    gammas.every(isUniform)
   );
+}
+
+/** What an update does, as expressions, and what of it is recorded. */
+function draftUpdate(model: Model, samples: Samples, setting: Setting, measures: Measures) {
+  const { scheme, schedule } = setting;
+  if (scheme.perSample && samples.coupled) {
+    fail(
+      "unsupported",
+      scheme.name,
+      "a loss of every sample by itself",
+      "a loss that couples the samples of a batch",
+      "Use sgd, whose batches it is defined for.",
+    );
+  }
+  const build = new UpdateBuilder(model, samples, setting);
+  const direction = scheme.update(build);
+  const blockOf = (vector: Vector) => (name: string) =>
+    vector[build.trainable.findIndex((b) => b.name === name)] ?? null;
+  const work = new Map<string, Node>();
+  const modifiedCharges = new Map<string, Node>();
+  if (direction !== null) {
+    const plusPart = (name: string, part: Node) => {
+      const known = work.get(name);
+      work.set(name, known === undefined ? part : add(known, part));
+    };
+    const formsOf = (vector: Vector) => measures.work?.(blockOf(vector)) ?? [];
+    for (const [name, node] of formsOf(direction)) plusPart(name, node);
+    if (scheme.bends !== undefined) {
+      // x^T A x is twice what `work` gives; eta / dt is a number unless dt was given
+      const ratio = setting.dt === null ? setting.substeps : null;
+      for (const [name, node] of formsOf(scheme.bends(build)))
+        plusPart(name, ratio === null ? mul(node, build.ratio) : scale(node, ratio));
+    }
+    if (build.momentum !== null) {
+      const { beta, before, after } = build.momentum;
+      const { graph } = model;
+      const b = typeof beta === "number" ? graph.number(beta) : beta;
+      const share = build.share(b);
+      for (const [name, node] of formsOf(before)) plusPart(name, scale(mul(node, share), 2));
+      // D = C - eta beta / (1 - beta) v' . A theta changes by that work alone, at constant eta without decay
+      const applies = schedule === null && setting.gammas.every((g) => g.every((x) => x === 0));
+      for (const [name, C] of applies && measures.work !== null ? measures.charges : []) {
+        const leaves = build.trainable.map((block) => model.leaf(block.name));
+        const field = pullback(C, graph.number(1), leaves, 1);
+        let p: Node = graph.number(0);
+        for (const [i, J] of field.entries()) if (J !== null && after[i]) p = add(p, sum(mul(J, after[i])));
+        const at = build.number(`p.${name}`, 0);
+        build.keepNumber(`p.${name}`, p);
+        modifiedCharges.set(name, sub(C, mul(mul(at, share), build.dt)));
+      }
+    }
+  }
+  return { build, direction, work, modifiedCharges };
 }
 
 /** Addresses and code of a whole run. */
 export type RunPlan = ReturnType<typeof planRun>;
 
+/** A window of draws ahead: its address and the fields of its block. */
+interface WindowPlan {
+  readonly address: number;
+  readonly fields: Partial<Record<(typeof drawFields)[number], number>>;
+  /** Identity table of N words to write, or 0. */
+  readonly distinct: number;
+}
+
 /**
- * Lays out a run from a base address: state of a group (rates, theta, work), saved states, trace,
- * window of draws, constants, and the code of the step, the probes and the minibatch loss.
+ * Lays out a run from a base address: state of a group (rates, theta, what lives from update to update, work), saved states,
+ * trace, windows of draws, constants, and the code of the update, the probes and the minibatch loss.
  */
 export function planRun(
   model: Model,
@@ -119,16 +192,36 @@ export function planRun(
 ) {
   const choice = chooseLanes(model, samples, setting, real);
   const ld = choice.lanes === "replicas" ? paddedLanes(real, choice.groupLanes) : 1;
-  const { scheme, S } = setting;
+  const { scheme, S, substeps } = setting;
+  const { build, direction, work, modifiedCharges } = draftUpdate(model, samples, setting, measures);
+  const { trainable } = build;
   const planner = new Planner(base);
   const run = planner.take(RUN_BYTES);
   const lossRun = planner.take(RUN_BYTES);
+  const rates = planner.take(4 * rateFields.length);
+  const rateNumbers = planner.take(8 * 6);
+  const passTable = planner.take(4 * build.passes.length);
+  const streams = setting.streams === null ? 0 : planner.take(4 * (choice.groups * choice.groupLanes + 8));
+  const etaTable = setting.schedule?.table == null ? 0 : planner.take(8 * setting.schedule.table.length);
   const values = (n: number) => planner.take((n + real.perRegister) * real.bytes);
+  const doubles = (n: number) => planner.take(8 * n);
 
   // the state of one group of replicas
   const state = planner.take(64);
+  const etaBase = doubles(ld);
+  const dtBase = setting.dt === null ? 0 : doubles(ld);
+  const sigma2 = setting.sigma2 === null ? 0 : doubles(ld);
+  const gammas = doubles(ld * trainable.length);
   const eta = values(ld);
-  const decay = values(ld);
+  const dt = values(ld);
+  const keepBytes = Math.ceil(((ld + real.perRegister) * real.bytes) / 64) * 64;
+  const keep = planner.take(keepBytes * trainable.length);
+  const noise = build.passes.some((p) => p.weighs) ? values(ld) : 0;
+  const judges = build.passes.some((p) => p.judges);
+  const varies = setting.schedule !== null || judges;
+  const time = varies ? doubles(Math.max(ld, choice.groupLanes)) : 0;
+  const left = judges ? doubles(ld) : 0;
+  const next = judges ? doubles(ld) : 0;
   const thetaStart = planner.mark();
   const theta: { block: Block; node: Node; address: number }[] = model.blocks.map((block) => ({
     block,
@@ -136,24 +229,24 @@ export function planRun(
     address: values(block.size * ld),
   }));
   const thetaEnd = planner.mark();
-  const series: Series[] = [];
-  if (measures.loss !== null) series.push({ kind: "loss", name: "loss", entries: 1, node: null });
-  if (measures.blockNorms) {
-    for (const { block, node } of theta)
-      series.push({ kind: "blockNorms", name: block.name, entries: 1, node: norm(node) });
-  }
-  for (const [name, node] of measures.charges) series.push({ kind: "charges", name, entries: 1, node });
-  for (const [name, node] of measures.matrixCharges)
-    series.push({ kind: "matrixCharges", name, entries: sizeOf(node.shape), node });
-  if (measures.work !== null)
-    for (const name of measures.charges.keys()) series.push({ kind: "work", name, entries: 1, node: null });
-  for (const [name, node] of measures.values)
-    series.push({ kind: "values", name, entries: sizeOf(node.shape), node });
+  const numbers = [...build.numbers].map(([name, { node, start }]) => ({
+    name,
+    node,
+    start,
+    address: values(ld),
+  }));
+  const vectors = new Map(
+    [...build.vectors].map(([name, leaves]) => [
+      name,
+      leaves.map((leaf) => ({ leaf, address: values(sizeOf(leaf.shape) * ld) })),
+    ]),
+  );
+  const series = seriesOf(measures, theta, modifiedCharges, varies);
   const workAt = new Map<string, number>();
   for (const s of series)
     if (s.kind === "work") workAt.set(s.name, planner.take(8 * Math.max(ld, choice.groupLanes)));
   const averaged =
-    measures.average === null ? [] : series.filter((s) => s.kind !== "loss" && s.kind !== "work");
+    measures.average === null ? [] : series.filter((s) => s.node !== null && s.kind !== "modifiedCharges");
   const averages = averaged.map((s) => ({
     series: s,
     address: planner.take(8 * s.entries * choice.groupLanes),
@@ -174,81 +267,101 @@ export function planRun(
   const trace = planner.take(recordBytes * choice.groups * traceRecords);
   const lossTrace = planner.take(8 * choice.groupLanes * choice.groups);
 
-  // the batch of a step
+  // the batches of an update
   const byReplica = choice.lanes === "replicas";
-  const shared = scheme.visits === "all" || setting.batches !== null;
   const drawLanes = byReplica ? choice.groupLanes : 1;
-  let windowSteps = 0;
-  let window = 0;
-  let batches = 0;
-  let distinct = 0;
-  let draws: Draws = { kind: "none" };
-  if (scheme.visits === "all") draws = samples.allDraws;
-  else if (setting.batches !== null) {
-    batches = planner.take(4 * setting.batches.length);
-    draws = { kind: "table", table: batches };
-  } else if (!samples.isFresh) {
-    windowSteps = Math.max(1, Math.min(256, Math.floor(WINDOW_BYTES / (4 * S * drawLanes))));
-    window = planner.take(4 * ((windowSteps + 1) * S + 8) * drawLanes);
-    draws = { kind: "window", strideBytes: 4 * drawLanes };
-    if (setting.sampling === "without") distinct = planner.take(4 * samples.N);
-  }
+  const batches = setting.batches === null ? 0 : planner.take(4 * setting.batches.length);
+  const windows: WindowPlan[] = [];
+  const drawsFor = (visits: Visit): Draws => {
+    if (visits === "all") return samples.allDraws;
+    const number = visits === "batch" ? 0 : 1;
+    if (batches !== 0)
+      return { kind: "table", table: batches + 4 * S * number, rowBytes: 4 * S * scheme.batches };
+    if (samples.isFresh) return { kind: "none" };
+    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number);
+    return { kind: "window", window: windows[number].address, strideBytes: 4 * drawLanes };
+  };
+  const sharedIn = (visits: Visit) => visits === "all" || setting.batches !== null;
+  const weights = noise === 0 ? 0 : values((samples.N + 1) * ld);
+  const normals = setting.normals === null ? 0 : values(setting.normals.length);
 
   const constants = new Map<number, Node>();
   const constant = (node: Node, address: number) => void constants.set(address, node);
+  const decays = setting.gammas.some((g) => g.some((x) => x !== 0));
+  const parameters = new Map(theta.map((t) => [t.node, t.address]));
+  for (const [i, leaf] of build.theta.entries())
+    parameters.set(leaf, theta.find((t) => t.block === trainable[i])!.address);
+  for (const { node, address } of numbers) parameters.set(node, address);
+  for (const list of vectors.values()) for (const { leaf, address } of list) parameters.set(leaf, address);
+  parameters.set(build.eta, eta);
+  parameters.set(build.dt, dt);
   const shape = {
     real,
     lanes: choice.lanes,
     replicas: choice.groupLanes,
     block: choice.block,
     fuse: setting.lowering.fuse ?? true,
-    decays: setting.weightDecay.some((g) => g !== 0),
+    decays,
     sameRates: haveSameRates(choice, setting, ld),
-    params: new Map(theta.map((t) => [t.node, t.address])),
+    params: parameters,
     constant,
     planner,
   };
+  const numberAt = (name: string) =>
+    numbers.find((n) => n.name === name)?.address ?? internal("plan", `no ${name}`);
 
-  // the step: gradient of sum_i w_i ell_i, the work it does, the update
-  const trainable = theta.filter((t) => t.block.trainable);
-  const gradients = gradient(
-    samples.lossIn(S),
-    trainable.map((t) => t.node),
-    model.graph.number(scheme.weight(S)),
-    S,
-  );
-  const stepEffects: Effect[] = [];
-  const gradientOf = (name: string) => gradients[trainable.findIndex((t) => t.block.name === name)] ?? null;
-  for (const [name, node] of measures.work?.(gradientOf) ?? []) {
-    stepEffects.push({
-      kind: "work",
-      value: node,
-      address: workAt.get(name) ?? internal("plan", "work without room"),
-      eta,
-    });
+  // the passes of an update; the last one also moves theta
+  for (const [name, value] of work)
+    build.pass.effects.push({ kind: "work", value, address: workAt.get(name)!, eta: dt });
+  if (direction !== null) {
+    for (const [i, block] of trainable.entries()) {
+      const gradient = direction[i]!;
+      if (gradient === null && !decays) continue;
+      const decay = keep + i * keepBytes;
+      build.pass.effects.push({ kind: "update", block: model.leaf(block.name), gradient, eta: dt, decay });
+    }
   }
-  for (const [i, t] of trainable.entries()) {
-    if (gradients[i] === null && !shape.decays) continue;
-    stepEffects.push({
-      kind: "update",
-      block: t.node,
-      gradient: gradients[i]!,
-      eta,
-      decay,
-    });
-  }
-  const stepPass = placePass(
-    planner,
-    lower(stepEffects, { ...shape, source: samples.source(S, shared) }),
-    draws,
-  );
+  const lowerPass = (draft: PassDraft) => {
+    const count = draft.visits === "all" ? samples.N : S;
+    const stand = draft.at === null ? null : vectors.get(draft.at)!;
+    const params = stand === null ? parameters : new Map(parameters);
+    for (const [i, block] of trainable.entries())
+      if (stand !== null) params.set(model.leaf(block.name), stand[i]!.address);
+    const opening: Instruction[] = [];
+    if (draft.weighs) {
+      const sizes = { dst: weights, count, lanes: choice.groupLanes, ld };
+      opening.push({
+        name: "sampleWeights",
+        values: { ...sizes, noise, purpose: PURPOSE.xi, table: normals },
+      });
+    }
+    const closing: Instruction[] = [];
+    if (draft.judges) {
+      const [error, h, accept] = ["error", "h", "accept"].map(numberAt) as [number, number, number];
+      const size = trainable.reduce((n, b) => n + b.size, 0);
+      closing.push({ name: "adaptStep", values: { error, count: size, h, next, left, accept, lanes: ld } });
+      for (const [i, block] of trainable.entries()) {
+        const y = vectors.get("y")![i]!.address;
+        const to = parameters.get(model.leaf(block.name))!;
+        closing.push({ name: "acceptStep", values: { theta: to, y, accept, elements: block.size, ld } });
+      }
+    }
+    const source = samples.source(count, sharedIn(draft.visits), setting.labelNoise);
+    const pass = lower(draft.effects, { ...shape, params, weights, opening, closing, source });
+    const purpose = draft.visits === "second" ? PURPOSE.freshSecond : PURPOSE.fresh;
+    return placePass(planner, pass, drawsFor(draft.visits), purpose);
+  };
+  const passes = build.passes.map(lowerPass);
 
   // mean loss of the batch the next step uses: recorded, or asked for when a run diverges
-  const lossEffects: Effect[] = [{ kind: "record", value: meanOver(samples.lossIn(S), S), slot: 0 }];
+  const first = build.passes[0]?.visits ?? "all";
+  const lossOfBatch = meanOver(samples.lossIn(S, setting.labelNoise), S);
+  const batchSource = samples.source(S, sharedIn(first), setting.labelNoise);
   const lossPass = placePass(
     planner,
-    lower(lossEffects, { ...shape, source: samples.source(S, shared) }),
-    draws,
+    lower([{ kind: "record", value: lossOfBatch, slot: 0 }], { ...shape, source: batchSource }),
+    drawsFor(first),
+    PURPOSE.fresh,
   );
 
   const averageEffects = averages.map(
@@ -257,29 +370,32 @@ export function planRun(
   const averagePass = placePass(
     planner,
     lower(averageEffects, { ...shape, source: samples.source(0, true) }),
-    {
-      kind: "none",
-    },
+    { kind: "none" },
+    PURPOSE.fresh,
   );
 
   let slot = 0;
   const probeEffects: Effect[] = [];
   const whole = measures.loss === "full";
-  const count = whole ? samples.N : S;
   for (const s of series) {
     if (s.kind === "work") probeEffects.push({ kind: "recordWork", address: workAt.get(s.name)!, slot });
-    else
-      probeEffects.push({
-        kind: "record",
-        value: s.kind === "loss" ? meanOver(samples.lossIn(count), count) : s.node!,
-        slot,
-      });
+    else if (s.kind === "t") probeEffects.push({ kind: "recordWork", address: time, slot });
+    else {
+      const loss = whole ? meanOver(samples.lossIn(samples.N), samples.N) : lossOfBatch;
+      probeEffects.push({ kind: "record", value: s.kind === "loss" ? loss : s.node!, slot });
+    }
     slot += s.entries * choice.groupLanes;
   }
-  const needsSamples = measures.loss !== null;
-  const probeSource = needsSamples ? samples.source(count, whole || shared) : samples.source(0, true);
-  const probeDraws = !needsSamples ? ({ kind: "none" } as const) : whole ? samples.allDraws : draws;
-  const probePass = placePass(planner, lower(probeEffects, { ...shape, source: probeSource }), probeDraws);
+  const probeSource =
+    measures.loss === null ? samples.source(0, true) : whole ? samples.source(samples.N, true) : batchSource;
+  const probeDraws =
+    measures.loss === null ? ({ kind: "none" } as const) : whole ? samples.allDraws : drawsFor(first);
+  const probePass = placePass(
+    planner,
+    lower(probeEffects, { ...shape, source: probeSource }),
+    probeDraws,
+    PURPOSE.fresh,
+  );
 
   return {
     bytes: planner.end - base,
@@ -291,8 +407,50 @@ export function planRun(
     stateBytes,
     saved,
     snapshot,
-    eta,
-    decay,
+    rates: {
+      address: rates,
+      numbersAt: rateNumbers,
+      varies,
+      etaBase,
+      dtBase,
+      sigma2,
+      gammas,
+      etaTable,
+      fields: {
+        LANES: ld,
+        ETA_BASE: etaBase,
+        DT_BASE: dtBase,
+        GAMMAS: gammas,
+        SIGMA2: sigma2,
+        ETA: eta,
+        DT: dt,
+        KEEP: keep,
+        DECAYS: trainable.length,
+        DECAY_BYTES: keepBytes,
+        NOISE: noise,
+        TIME: time,
+        LEFT: left,
+        H: judges ? numberAt("h") : 0,
+        NEXT: next,
+        SCHEDULE: setting.schedule?.kind ?? 0,
+        WARMUP: setting.schedule?.warmup ?? 0,
+        ETA_TABLE: etaTable,
+        NUMBERS: rateNumbers,
+      },
+      numbers: [
+        setting.schedule?.period ?? 1,
+        setting.schedule?.number ?? 0,
+        updatesPerEta(setting),
+        2 * (setting.effectiveS ?? 1),
+        samples.N,
+        // a step of the flow takes as many updates as it needs, and eta in all
+        judges ? 1 : substeps,
+      ],
+    },
+    left,
+    numbers,
+    vectors,
+    trainable,
     theta,
     thetaStart,
     thetaValues: (thetaEnd - thetaStart) / real.bytes,
@@ -305,31 +463,100 @@ export function planRun(
     traceRecords,
     trace,
     lossTrace,
-    windowSteps,
-    window,
-    drawLanes,
+    streams,
+    windows,
     batches,
-    distinct,
+    normals,
     constants,
-    stepPass,
+    passTable,
+    passes,
     lossPass,
     probePass,
   };
 }
 
-/** Fields of the control block of a run. */
-export function controlOf(plan: RunPlan, setting: Setting, samples: Samples, key: Key) {
+/** eta / dt where dt follows from eta. */
+export function updatesPerEta({ scheme, l, substeps }: Setting): number {
+  return scheme.name === "svag" ? l : substeps;
+}
+
+function seriesOf(
+  measures: Measures,
+  theta: readonly { block: Block; node: Node }[],
+  modifiedCharges: ReadonlyMap<string, Node>,
+  varies: boolean,
+): Series[] {
+  const series: Series[] = [];
+  if (varies) series.push({ kind: "t", name: "t", entries: 1, node: null });
+  if (measures.loss !== null) series.push({ kind: "loss", name: "loss", entries: 1, node: null });
+  if (measures.blockNorms) {
+    for (const { block, node } of theta)
+      series.push({ kind: "blockNorms", name: block.name, entries: 1, node: norm(node) });
+  }
+  for (const [name, node] of measures.charges) series.push({ kind: "charges", name, entries: 1, node });
+  for (const [name, node] of modifiedCharges)
+    series.push({ kind: "modifiedCharges", name, entries: 1, node });
+  for (const [name, node] of measures.matrixCharges)
+    series.push({ kind: "matrixCharges", name, entries: sizeOf(node.shape), node });
+  if (measures.work !== null)
+    for (const name of measures.charges.keys()) series.push({ kind: "work", name, entries: 1, node: null });
+  for (const [name, node] of measures.values)
+    series.push({ kind: "values", name, entries: sizeOf(node.shape), node });
+  return series;
+}
+
+/** Room for the draws of some updates ahead. */
+function planWindow(
+  planner: Planner,
+  samples: Samples,
+  { sampling, S, steps, substeps }: Setting,
+  lanes: number,
+  number: number,
+): WindowPlan {
+  const { N } = samples;
+  const address = planner.take(4 * drawFields.length);
+  const isEpoch = sampling === "epochs";
+  const epoch = isEpoch ? Math.floor(N / S) : 0;
+  const updates = isEpoch ? epoch : Math.max(1, Math.min(256, Math.floor(WINDOW_BYTES / (4 * S * lanes))));
+  const draws = isEpoch ? Math.ceil(N / 4) * 4 : (updates + 1) * S + 8;
+  if (isEpoch && (steps * substeps) / epoch >= 4_294_967_295)
+    internal("plan", "more epochs than are counted");
+  const window = planner.take(4 * draws * lanes);
+  const distinct = sampling === "iid" ? 0 : planner.take(4 * N);
   return {
-    STEP_PASS: plan.stepPass.address,
+    address,
+    distinct,
+    fields: {
+      WINDOW: window,
+      WINDOW_UPDATES: updates,
+      BATCH_SIZE: S,
+      DRAW_LANES: lanes,
+      BELOW: N,
+      RECORD_BYTES: samples.recordBytes,
+      PURPOSE: isEpoch ? PURPOSE.epoch : number === 0 ? PURPOSE.batch : PURPOSE.batchSecond,
+      DISTINCT: distinct,
+      EPOCH_UPDATES: epoch,
+    },
+  };
+}
+
+/** Fields of the control block of a run. */
+export function controlOf(plan: RunPlan, setting: Setting, key: Key) {
+  return {
+    PASSES: plan.passTable,
+    PASS_COUNT: plan.passes.length,
+    UPDATES: setting.substeps,
+    UNTIL: plan.left,
     PROBE_PASS: plan.probePass.address,
     AVERAGE_PASS: plan.averagePass.address,
     AVERAGE_FROM: plan.average?.from ?? 0,
     AVERAGE_EVERY: plan.average?.every ?? 0,
+    RATES: plan.rates.address,
+    RATES_VARY: plan.rates.varies ? 1 : 0,
     KEY0: key.key0,
     KEY1: key.key1,
-    FRESH_PURPOSE: PURPOSE.fresh,
-    DRAW_PURPOSE: PURPOSE.batch,
     FIRST_REPLICA: setting.firstReplica,
+    STREAMS: plan.streams,
     GROUP_LANES: plan.choice.groupLanes,
     GROUPS: plan.choice.groups,
     STATE: plan.state,
@@ -341,12 +568,7 @@ export function controlOf(plan: RunPlan, setting: Setting, samples: Samples, key
     TRACE: plan.trace,
     TRACE_RECORD: plan.recordBytes,
     TRACE_GROUP: plan.recordBytes * plan.traceRecords,
-    WINDOW: plan.window,
-    WINDOW_STEPS: plan.windowSteps,
-    BATCH_SIZE: setting.S,
-    DRAW_LANES: plan.drawLanes,
-    BELOW: samples.N === Infinity ? 0 : samples.N,
-    RECORD_BYTES: samples.recordBytes,
-    DISTINCT: plan.distinct,
+    DRAWS_A: plan.windows[0]?.address ?? 0,
+    DRAWS_B: plan.windows[1]?.address ?? 0,
   };
 }

@@ -27,17 +27,19 @@ export function profileStep(host: Host, plan: RunPlan): ProfileLine[] {
   const { repeat } = host.core.exports;
   const stages = ["setup", "before", "body", "tail", "after"] as const;
   const lines: { instruction: string; stage: ProfileLine["stage"]; perStep: number; ns: number }[] = [];
-  for (const [s, [code, address]] of plan.stepPass.code.entries()) {
+  for (const [pass, s, [code, address]] of plan.passes.flatMap((p) =>
+    p.code.map((c, s) => [p, s, c] as const),
+  )) {
     const stage = stages[s]!;
     if (stage === "setup") continue;
-    const perStep = stage === "body" ? plan.stepPass.pass.blocks : 1;
+    const perStep = stage === "body" ? pass.pass.blocks : 1;
     for (const [i, instruction] of code.labels.entries()) {
       const pc = address + i * WORD_BYTES;
       let times = 16;
       let ms = 0;
       for (;;) {
         const start = performance.now();
-        repeat(plan.run, pc, times);
+        repeat(plan.run, pass.address, pc, times);
         ms = performance.now() - start;
         if (ms >= TRIAL_MS) break;
         times *= ms > 0.2 ? Math.ceil(TRIAL_MS / ms) : 4;

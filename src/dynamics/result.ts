@@ -17,11 +17,13 @@ export interface Divergence {
 export interface RunSeries {
   /** Step of each record. */
   readonly k: Float64Array;
-  /** Time k eta, [record][replica]. */
+  /** Time, the sum of dt over the updates so far (k eta at a constant eta), [record][replica]. */
   readonly t: Float64Array;
   readonly loss?: SeriesData;
   readonly blockNorms: Readonly<Record<string, SeriesData>>;
   readonly charges: Readonly<Record<string, SeriesData>>;
+  /** Of runs with momentum and work: C - eta beta / (1 - beta) v . A theta, which changes by the work alone. */
+  readonly modifiedCharges: Readonly<Record<string, SeriesData>>;
   /** Q = U^T U - W W^T, row-major entries. */
   readonly matrixCharges: Readonly<Record<string, SeriesData>>;
   readonly work: Readonly<Record<string, SeriesData>>;
@@ -43,9 +45,10 @@ export interface RunAverages {
 export interface RunSettings {
   readonly scheme: string;
   readonly sampling: string | null;
+  /** S of the batches, or of sigma^2 = eta / (2 S); null where there is none. */
   readonly batchSize: number | null;
   readonly eta: readonly number[];
-  readonly weightDecay: readonly number[];
+  readonly weightDecay: unknown;
   readonly seed: string;
   readonly firstReplica: number;
   readonly requestedSteps: number;
@@ -54,6 +57,8 @@ export interface RunSettings {
   readonly variant: string;
   readonly wasmSha256: string | null;
   readonly streamVersion: number;
+  /** What else was asked for: schedule, momentum, dt, ... */
+  readonly [option: string]: unknown;
 }
 
 /** The outcome of simulate. All arrays are the caller's own. */
@@ -107,13 +112,14 @@ export class Run {
   }
 
   #columns(): [string, SeriesData][] {
-    const { loss, blockNorms, charges, matrixCharges, work, values } = this.series;
+    const { loss, blockNorms, charges, modifiedCharges, matrixCharges, work, values } = this.series;
     const of = (kind: string, record: Readonly<Record<string, SeriesData>>): [string, SeriesData][] =>
       Object.entries(record).map(([name, data]) => [`${kind}.${name}`, data]);
     return [
       ...(loss === undefined ? [] : [["loss", loss] as [string, SeriesData]]),
       ...of("norm", blockNorms),
       ...of("charge", charges),
+      ...of("modifiedCharge", modifiedCharges),
       ...of("matrixCharge", matrixCharges),
       ...of("work", work),
       ...of("value", values),
@@ -140,7 +146,7 @@ export class Run {
       Array.from(data, (x) => (Number.isFinite(x) ? x : null));
     const all = (record: Readonly<Record<string, SeriesData>>) =>
       Object.fromEntries(Object.entries(record).map(([n, d]) => [n, plain(d)]));
-    const { k, t, loss, blockNorms, charges, matrixCharges, work, values } = this.series;
+    const { k, t, loss, blockNorms, charges, modifiedCharges, matrixCharges, work, values } = this.series;
     const averages = this.averages;
     return {
       schema: "noetherflow-run/1",
@@ -159,6 +165,7 @@ export class Run {
         ...(loss === undefined ? {} : { loss: plain(loss) }),
         blockNorms: all(blockNorms),
         charges: all(charges),
+        ...(Object.keys(modifiedCharges).length === 0 ? {} : { modifiedCharges: all(modifiedCharges) }),
         matrixCharges: all(matrixCharges),
         work: all(work),
         values: all(values),

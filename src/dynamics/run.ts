@@ -3,16 +3,22 @@ import { keyOf, STREAM_VERSION } from "../core/key.ts";
 import { turn } from "../core/turn.ts";
 import { fail, internal, NoetherflowError } from "../errors.ts";
 import type { Model } from "../graph/model.ts";
-import { installPass, setRun, writeConstants, writeRun } from "../graph/program.ts";
+import { drawFields, rateFields } from "../graph/instructions.ts";
+import { sizeOf } from "../graph/node.ts";
+import { installPass, setRun, writeConstants, writeFields, writeRun } from "../graph/program.ts";
 import type { Host } from "../models/evaluate.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Progress, Setting } from "./options.ts";
-import { controlOf, type Measures, planRun, type RunPlan } from "./plan.ts";
+import { controlOf, type Measures, planRun, type RunPlan, updatesPerEta } from "./plan.ts";
 import { profileStep } from "./profile.ts";
-import { type Divergence, Run, type RunAverages, type SeriesData } from "./result.ts";
+import { type Divergence, Run, type RunAverages, type RunSettings, type SeriesData } from "./result.ts";
+import type { SchemeOption } from "./scheme.ts";
+import type { Core } from "../wasm/module.ts";
 
 /** How long one call into Wasm should last. */
 const CHUNK_MS = 10;
+/** A budget no call uses up. */
+const ALL_BLOCKS = 4_294_967_295;
 /** More recorded numbers than this do not fit in one array of a host. */
 const MAX_RECORDED = 268_435_456;
 
@@ -83,10 +89,13 @@ class Execution {
 
     arena.clear(region);
     writeConstants(arena, plan.constants);
-    const fields = controlOf(plan, setting, samples, key);
+    const fields = controlOf(plan, setting, key);
     writeRun(arena, plan.run, fields);
     writeRun(arena, plan.lossRun, {
       ...fields,
+      // it moves nothing, its rates included
+      RATES: 0,
+      RATES_VARY: 0,
       PROBE_PASS: plan.lossPass.address,
       EVERY: 0,
       AVERAGE_EVERY: 0,
@@ -94,19 +103,40 @@ class Execution {
       TRACE_RECORD: 8 * plan.choice.groupLanes,
       TRACE_GROUP: 8 * plan.choice.groupLanes,
     });
-    for (const placed of [plan.stepPass, plan.lossPass, plan.probePass, plan.averagePass]) {
+    for (const placed of [...plan.passes, plan.lossPass, plan.probePass, plan.averagePass]) {
       const { setup, setupEnd } = installPass(arena, placed);
       core.exports.execute(setup, setupEnd);
+    }
+    this.#writeTables(samples);
+    this.#writeStates();
+  }
+
+  /** What a run reads and never changes: passes, rates, draws given or to be made. */
+  #writeTables(samples: Samples): void {
+    const { arena } = this.#host;
+    const plan = this.#plan;
+    const setting = this.#setting;
+    arena.words(plan.passTable, plan.passes.length).set(plan.passes.map((p) => p.address));
+    writeFields(arena, plan.rates.address, rateFields, plan.rates.fields);
+    arena.doubles(plan.rates.numbersAt, plan.rates.numbers.length).set(plan.rates.numbers);
+    const eta = setting.schedule?.table;
+    if (eta != null) arena.doubles(plan.rates.etaTable, eta.length).set(eta);
+    if (setting.streams !== null) {
+      // lanes beyond the replicas draw what the last one does
+      const lanes = arena.words(plan.streams, plan.choice.groups * plan.choice.groupLanes + 8);
+      for (let l = 0; l < lanes.length; l++) lanes[l] = setting.streams[Math.min(l, setting.replicas - 1)]!;
     }
     if (setting.batches !== null) {
       const table = arena.words(plan.batches, setting.batches.length);
       for (const [i, n] of setting.batches.entries()) table[i] = n * samples.recordBytes;
     }
-    if (plan.distinct !== 0) {
-      const table = arena.words(plan.distinct, samples.N);
+    if (setting.normals !== null) arena.reals(plan.normals, setting.normals.length).set(setting.normals);
+    for (const { address, fields, distinct } of plan.windows) {
+      writeFields(arena, address, drawFields, fields);
+      if (distinct === 0) continue;
+      const table = arena.words(distinct, samples.N);
       for (let n = 0; n < samples.N; n++) table[n] = n;
     }
-    this.#writeStates();
   }
 
   /** Address of the saved state of the group of a replica, and the replica's lane in it. */
@@ -117,11 +147,13 @@ class Execution {
     return { shift: groups > 1 ? saved + group * stateBytes - state : 0, lane: replica % groupLanes };
   }
 
+  /** The states of all replicas at the start. */
   #writeStates(): void {
     const { arena } = this.#host;
     const plan = this.#plan;
     const setting = this.#setting;
     const { groups, groupLanes } = plan.choice;
+    new Uint8Array(arena.buffer, plan.saved, groups * plan.stateBytes).fill(0);
     for (let slot = 0; slot < groups * plan.ld; slot++) {
       const group = Math.floor(slot / plan.ld);
       const lane = slot % plan.ld;
@@ -129,15 +161,33 @@ class Execution {
       // lanes beyond the replicas repeat the last one and stand still, so that they stay finite
       const isReplica = lane < groupLanes && group * groupLanes + lane < setting.replicas;
       const shift = groups > 1 ? plan.saved + group * plan.stateBytes - plan.state : 0;
-      const eta = isReplica ? setting.eta[replica]! : 0;
-      const keep = isReplica ? 1 - 2 * eta * setting.weightDecay[replica]! : 1;
-      arena.reals(plan.eta + shift, plan.ld)[lane] = eta;
-      arena.reals(plan.decay + shift, plan.ld)[lane] = keep;
-      for (const { block, address } of plan.theta) {
-        const view = arena.reals(address + shift, block.size * plan.ld);
-        for (let e = 0; e < block.size; e++)
-          view[e * plan.ld + lane] = setting.theta[replica * this.#model.P + block.offset + e]! + 0; // -0 becomes 0
-      }
+      this.#startLane(shift, lane, replica, isReplica);
+    }
+  }
+
+  /** One lane at the start of its replica; a lane that does not move has eta 0. */
+  #startLane(shift: number, lane: number, replica: number, moves: boolean): void {
+    const { arena } = this.#host;
+    const plan = this.#plan;
+    const setting = this.#setting;
+    const { etaBase, dtBase, sigma2, gammas } = plan.rates;
+    const setDouble = (address: number, at: number, value: number) => {
+      if (address !== 0) arena.doubles(address + shift, at + 1)[at] = value;
+    };
+    setDouble(etaBase, lane, moves ? setting.eta[replica]! : 0);
+    setDouble(dtBase, lane, moves && setting.dt !== null ? setting.dt[replica]! : 0);
+    setDouble(sigma2, lane, setting.sigma2?.[replica] ?? 0);
+    for (const [i, gamma] of setting.gammas.entries()) setDouble(gammas, i * plan.ld + lane, gamma[replica]!);
+    for (const { start, address } of plan.numbers)
+      arena.reals(address + shift, plan.ld)[lane] = typeof start === "number" ? start : start[replica]!;
+    for (const { leaf, address } of [...plan.vectors.values()].flat()) {
+      const view = arena.reals(address + shift, sizeOf(leaf.shape) * plan.ld);
+      for (let e = 0; e < sizeOf(leaf.shape); e++) view[e * plan.ld + lane] = 0;
+    }
+    for (const { block, address } of plan.theta) {
+      const view = arena.reals(address + shift, block.size * plan.ld);
+      for (let e = 0; e < block.size; e++)
+        view[e * plan.ld + lane] = setting.theta[replica * this.#model.P + block.offset + e]! + 0; // -0 becomes 0
     }
   }
 
@@ -245,7 +295,7 @@ class Execution {
   }
 
   #advance(count: number, probeNow: boolean): { records: number; finite: boolean } {
-    const code = this.#host.core.exports.advance(this.#plan.run, count, probeNow ? 1 : 0);
+    const code = this.#host.core.exports.advance(this.#plan.run, count, probeNow ? 1 : 0, ALL_BLOCKS);
     this.#step += count;
     return code >= 0 ? { records: code, finite: true } : { records: -1 - code, finite: false };
   }
@@ -347,7 +397,7 @@ class Execution {
     const { choice, lossRun, lossTrace } = this.#plan;
     // explicit batches end with the run, and so does the table they are read from
     setRun(arena, lossRun, "STEP", this.#step);
-    core.exports.advance(lossRun, 0, 1);
+    core.exports.advance(lossRun, 0, 1, ALL_BLOCKS);
     const view = arena.doubles(lossTrace, choice.groups * choice.groupLanes);
     for (let r = 0; r < last.length; r++) if (Number.isFinite(view[r]!)) last[r] = view[r]!;
   }
@@ -357,21 +407,15 @@ class Execution {
     const { arena } = this.#host;
     const plan = this.#plan;
     const model = this.#model;
-    const setting = this.#setting;
     for (const r of lost) {
       const { shift, lane } = this.#locate(r);
       const kept = arena.array(model.P);
       const fromSnapshot = plan.snapshot - plan.saved;
       for (const { block, address } of plan.theta) {
         const before = arena.reals(address + shift + fromSnapshot, block.size * plan.ld);
-        const now = arena.reals(address + shift, block.size * plan.ld);
-        for (let e = 0; e < block.size; e++) {
-          kept[block.offset + e] = before[e * plan.ld + lane]!;
-          now[e * plan.ld + lane] = setting.theta[r * model.P + block.offset + e]!;
-        }
+        for (let e = 0; e < block.size; e++) kept[block.offset + e] = before[e * plan.ld + lane]!;
       }
-      arena.reals(plan.eta + shift, plan.ld)[lane] = 0;
-      arena.reals(plan.decay + shift, plan.ld)[lane] = 1;
+      this.#startLane(shift, lane, r, false);
       this.#frozen.set(r, kept);
     }
   }
@@ -416,15 +460,19 @@ class Execution {
     for (let r = 0; r < replicas; r++) theta.set(this.#frozen.get(r) ?? this.#readTheta(r), r * P);
     const n = this.#records;
     const k = this.#k.slice(0, n);
-    const t = new Float64Array(n * replicas);
-    for (let i = 0; i < n; i++)
-      for (let r = 0; r < replicas; r++) t[i * replicas + r] = k[i]! * setting.eta[r]!;
+    const perStep = Array.from(
+      setting.eta,
+      (eta, r) => (setting.dt?.[r] ?? eta / updatesPerEta(setting)) * setting.substeps,
+    );
+    let t = new Float64Array(n * replicas);
+    for (let i = 0; i < n; i++) for (let r = 0; r < replicas; r++) t[i * replicas + r] = k[i]! * perStep[r]!;
     const groups: Record<
-      "blockNorms" | "charges" | "matrixCharges" | "work" | "values",
+      "blockNorms" | "charges" | "modifiedCharges" | "matrixCharges" | "work" | "values",
       Record<string, SeriesData>
     > = {
       blockNorms: {},
       charges: {},
+      modifiedCharges: {},
       matrixCharges: {},
       work: {},
       values: {},
@@ -433,6 +481,7 @@ class Execution {
     for (const [i, s] of plan.series.entries()) {
       const data = this.#data[i]!.slice(0, n * replicas * s.entries);
       if (s.kind === "loss") loss = data;
+      else if (s.kind === "t") t = data;
       else groups[s.kind][s.name] = data;
     }
     const { core } = this.#host;
@@ -447,21 +496,7 @@ class Execution {
       diverged: this.#diverged,
       series: { k, t, ...(loss === undefined ? {} : { loss }), ...groups },
       averages: this.#averages(),
-      settings: {
-        scheme: setting.scheme.name,
-        sampling: setting.sampling,
-        batchSize: setting.scheme.visits === "batch" ? setting.S : null,
-        eta: [...setting.eta],
-        weightDecay: [...setting.weightDecay],
-        seed: setting.seed,
-        firstReplica: setting.firstReplica,
-        requestedSteps: setting.steps,
-        every: setting.every,
-        dtype: core.dtype,
-        variant: core.variant,
-        wasmSha256: core.sha256,
-        streamVersion: STREAM_VERSION,
-      },
+      settings: settingsOf(setting, core),
     });
   }
 
@@ -496,4 +531,38 @@ class Execution {
   dispose(): void {
     this.#host.arena.release(this.#region);
   }
+}
+
+/** What a run was: everything asked for that decides its numbers. */
+function settingsOf(setting: Setting, core: Core): RunSettings {
+  const { scheme, schedule } = setting;
+  const takes = (name: SchemeOption) => scheme.takes.includes(name);
+  const some = (values: Float64Array) => values.some((x) => x !== 0);
+  return {
+    scheme: scheme.name,
+    sampling: setting.sampling,
+    batchSize: scheme.visits === "batch" ? setting.S : setting.effectiveS,
+    eta: [...setting.eta],
+    weightDecay: setting.weightDecay,
+    seed: setting.seed,
+    firstReplica: setting.firstReplica,
+    requestedSteps: setting.steps,
+    every: setting.every,
+    dtype: core.dtype,
+    variant: core.variant,
+    wasmSha256: core.sha256,
+    streamVersion: STREAM_VERSION,
+    ...(setting.streams === null ? {} : { streams: [...setting.streams] }),
+    ...(schedule === null ? {} : { schedule: schedule.given }),
+    ...(some(setting.momentum) ? { momentum: [...setting.momentum] } : {}),
+    ...(setting.clip === null ? {} : { clip: setting.clip }),
+    ...(setting.labelNoise === null ? {} : { labelNoise: Object.fromEntries(setting.labelNoise) }),
+    ...(takes("l") ? { l: setting.l } : {}),
+    ...(takes("substeps") ? { substeps: setting.substeps } : {}),
+    ...(setting.dt === null ? {} : { dt: [...setting.dt] }),
+    ...(setting.sigma2 === null ? {} : { sigma2: [...setting.sigma2] }),
+    ...(takes("beta1") ? { beta1: setting.beta1 } : {}),
+    ...(takes("beta2") ? { beta2: setting.beta2, epsilon: setting.epsilon } : {}),
+    ...(takes("rtol") ? { rtol: setting.rtol, atol: setting.atol } : {}),
+  };
 }

@@ -39,6 +39,10 @@ const structural = {
   updateMul: ["theta", "a", "b", "eta", "n"],
   decayBlock: ["theta", "decay", "elements", "ld"],
   addWork: ["dst", "q", "eta", "lanes"],
+  sampleWeights: ["dst", "count", "lanes", "ld", "noise", "purpose", "table"],
+  takeWeights: ["dst", "weights", "lanes", "ld", "byReplica"],
+  adaptStep: ["error", "count", "h", "next", "left", "accept", "lanes"],
+  acceptStep: ["theta", "y", "accept", "elements", "ld"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
   gatherRows: ["dst", "data", "offset", "dim", "lanes"],
   noise: ["dst", "kind", "elements", "lanes", "ld", "block", "perSample", "below", "byReplica"],
@@ -101,6 +105,8 @@ export const homes: Record<string, readonly string[]> = {
     "copy",
     "copyRows",
   ],
+  weights: ["sampleWeights", "takeWeights"],
+  adaptive: ["adaptStep", "acceptStep"],
 };
 
 /** Pairs of elementwise ops that have one kernel: (a first b) second c, see assembly/fused.ts. */
@@ -230,20 +236,29 @@ export class Code {
 
 /** Fields of a run's control block, one u32 each, in order. */
 export const runFields = [
-  "STEP_PASS",
+  /** Addresses of the passes of one update of theta, and how many there are. */
+  "PASSES",
+  "PASS_COUNT",
+  /** Updates of theta in a step. */
+  "UPDATES",
+  /** Address of what is left of the step in each lane (f64): a step then repeats its update until nothing is. */
+  "UNTIL",
   "PROBE_PASS",
   "AVERAGE_PASS",
   /** Averages are over the steps from AVERAGE_FROM on that are multiples of AVERAGE_EVERY (0: none). */
   "AVERAGE_FROM",
   "AVERAGE_EVERY",
+  /** Address of the rates, and whether they change from step to step. */
+  "RATES",
+  "RATES_VARY",
   "KEY0",
   "KEY1",
   "FRESH_PURPOSE",
-  "DRAW_PURPOSE",
   "FIRST_REPLICA",
+  /** Address of the replicas' numbers where they are not consecutive, else 0. */
+  "STREAMS",
   "GROUP_LANES",
   "GROUPS",
-  "GROUP_REPLICA",
   "STATE",
   "STATE_BYTES",
   "SAVED",
@@ -254,16 +269,67 @@ export const runFields = [
   "TRACE",
   "TRACE_RECORD",
   "TRACE_GROUP",
+  /** The windows of draws in use, at most two. */
+  "DRAWS_A",
+  "DRAWS_B",
+  /** Where a paused call goes on. */
+  "IS_PAUSED",
+  "GROUP",
+  "STEP_AT",
+  "STAGE_AT",
+  "UPDATE_AT",
+  "PASS_AT",
+  "BLOCK_AT",
+  "RECORDS",
+  "FINITE",
+] as const;
+
+/** Fields of a window of draws. */
+export const drawFields = [
   "WINDOW",
-  "WINDOW_STEPS",
+  "WINDOW_UPDATES",
   "WINDOW_FIRST",
   "WINDOW_VALID",
   "BATCH_SIZE",
   "DRAW_LANES",
   "BELOW",
   "RECORD_BYTES",
+  "PURPOSE",
   /** Address of an identity table when a batch must not repeat a sample, else 0. */
   "DISTINCT",
+  /** Updates of an epoch, which the window then covers; 0 where batches are independent. */
+  "EPOCH_UPDATES",
+] as const;
+
+/** Fields of the rates of a run; addresses of one value per lane, f64 where not said otherwise. */
+export const rateFields = [
+  "LANES",
+  "ETA_BASE",
+  /** dt where it does not follow from eta, else 0. */
+  "DT_BASE",
+  /** gamma, [blocks][lanes]. */
+  "GAMMAS",
+  /** sigma^2 where it does not follow from eta and S, else 0. */
+  "SIGMA2",
+  /** Results in the build's type: eta, dt, 1 - 2 dt gamma ([blocks], DECAY_BYTES apart), weight noise. */
+  "ETA",
+  "DT",
+  "KEEP",
+  "DECAYS",
+  "DECAY_BYTES",
+  "NOISE",
+  /** Time since the start, and what is left of the step; LEFT may be 0. */
+  "TIME",
+  "LEFT",
+  /** Of adaptive steps: their size in the build's type, and the size to try next. */
+  "H",
+  "NEXT",
+  /** Kind (4: a table), steps of linear warm-up, table of eta_k. */
+  "SCHEDULE",
+  "WARMUP",
+  "ETA_TABLE",
+  /** f64: period, factor or final, eta / dt, 2 S, N, updates of a step. */
+  "NUMBERS",
 ] as const;
 
 /** Fields of a pass. */
@@ -278,9 +344,14 @@ export const passFields = [
   "AFTER_END",
   "BLOCKS",
   "BLOCK_LANES",
+  /** 0 a table of byte offsets, 1 a window of draws. */
   "DRAW_KIND",
   "DRAW_TABLE",
+  /** Bytes from one sample to the next, and from one update to the next. */
   "DRAW_STRIDE",
+  "DRAW_ROW",
   /** The body is the whole pass. */
   "WHOLE",
+  /** What random leaves are drawn for; 0 for what the run says. */
+  "PURPOSE_OF_NOISE",
 ] as const;

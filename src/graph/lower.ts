@@ -38,6 +38,8 @@ export type Effect =
   | Update
   /** work[lane] += eta^2 value */
   | { readonly kind: "work"; readonly value: Node; readonly address: number; readonly eta: number }
+  /** Copies a value to a leaf that lives from step to step, once everything has been read. */
+  | { readonly kind: "assign"; readonly leaf: Node; readonly value: Node }
   /** Writes the entries of a value to the trace, from a slot on (slots are [entry][lane]). */
   | { readonly kind: "record"; readonly value: Node; readonly slot: number }
   /** Writes accumulated work to the trace. */
@@ -84,9 +86,20 @@ export interface LowerOptions {
   readonly source: Source;
   /** Address of a parameter block: [elements], or [elements][ld] with replicas in the lanes. */
   readonly params: ReadonlyMap<Node, number>;
+  /** Address of the weights of the samples, [sample] or [sample][ld], where a value asks for them. */
+  readonly weights?: number;
+  /** Instructions to execute before anything else, and after everything. */
+  readonly opening?: readonly Instruction[];
+  readonly closing?: readonly Instruction[];
   /** Receives constants to be written at an address. */
   readonly constant: (node: Node, address: number) => void;
   readonly planner: Planner;
+}
+
+/** A kernel with its parameters by name. */
+export interface Instruction {
+  readonly name: string;
+  readonly values: Readonly<Record<string, number>>;
 }
 
 type Stage = "setup" | "before" | "body" | "after";
@@ -162,6 +175,7 @@ class Lowering {
     const after = outside(this.#code.after);
     emitStage("setup", outside(this.#code.setup));
     const before = outside(this.#code.before);
+    for (const { name, values } of this.#o.opening ?? []) before.code.emit(name, values);
     emitStage("before", before);
     for (const node of order) if (node.op === "batch_sum" && !coupled) this.#openSum(node, before);
 
@@ -209,7 +223,9 @@ class Lowering {
         after.code.emit("decayBlock", { theta, decay: u.decay, elements: sizeOf(u.block.shape), ld });
       step(u, after);
     }
+    for (const effect of effects) if (effect.kind === "assign") this.#assign(effect, after);
     for (const u of updates) if (u.gradient === null || !this.#steps.has(u.gradient)) this.#update(u, after);
+    for (const { name, values } of this.#o.closing ?? []) after.code.emit(name, values);
     let sections = { ...this.#code, body, tail };
     const whole = blocks === 1 && rest === 0;
     if (whole) {
@@ -316,6 +332,13 @@ class Lowering {
       }
       case "noise":
         return this.#emitNoise(node, section);
+      case "weight": {
+        const { lanes, ld } = section;
+        const dst = this.#layout.place(node, section);
+        const weights = this.#o.weights ?? internal("lower", "a pass without weights of its samples");
+        const byReplica = this.#o.lanes === "replicas" ? 1 : 0;
+        return section.code.emit("takeWeights", { dst, weights, lanes, ld, byReplica });
+      }
       default:
         return emitOp(this.#layout, node, this.#pairs.get(node), section);
     }
@@ -476,18 +499,25 @@ class Lowering {
     }
   }
 
-  /** A gradient that is a block of parameters is copied, before one of the steps moves that block. */
+  /** What a step or an assignment takes from a block of parameters is copied, before one of them moves that block. */
   #holdParameters(effects: readonly Effect[], section: Section): void {
-    for (const effect of effects) {
-      if (effect.kind !== "update" || effect.gradient === null) continue;
-      const { gradient } = effect;
-      if (storage(gradient).op !== "param") continue;
-      const { address, laned } = this.#layout.at(gradient, section);
-      const n = sizeOf(gradient.shape) * (laned ? section.ld : 1);
+    const taken = effects.flatMap((e) =>
+      e.kind === "assign" ? [e.value] : e.kind === "update" && e.gradient !== null ? [e.gradient] : [],
+    );
+    for (const value of taken) {
+      if (storage(value).op !== "param") continue;
+      const { address, laned } = this.#layout.at(value, section);
+      const n = sizeOf(value.shape) * (laned ? section.ld : 1);
       const dst = this.#layout.take(n);
       section.code.emit("copy", { dst, a: address, n });
-      section.places.set(gradient, { address: dst, laned });
+      section.places.set(value, { address: dst, laned });
     }
+  }
+
+  #assign({ leaf, value }: Extract<Effect, { kind: "assign" }>, section: Section): void {
+    const dst = this.#o.params.get(leaf) ?? internal("lower", `${leaf.attrs.name} has no address`);
+    const a = this.#layout.inLanes(value, section);
+    section.code.emit("copy", { dst, a, n: sizeOf(leaf.shape) * section.ld });
   }
 
   #update({ block, gradient, eta, decay }: Update, section: Section): void {

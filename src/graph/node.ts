@@ -93,6 +93,11 @@ export class Graph {
     return this.intern("noise", [], attrs, shape, VARIES_WITH_SAMPLE, 0);
   }
 
+  /** The weight of a sample in the update under way. */
+  weight(): Node {
+    return this.intern("weight", [], { name: "~weight" }, [], VARIES_WITH_SAMPLE, 0);
+  }
+
   /** A scalar literal. */
   number(c: number): Node {
     return this.intern("number", [], { c }, [], 0, 0);

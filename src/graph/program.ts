@@ -7,28 +7,30 @@ import type { Node } from "./node.ts";
 /** How a pass finds the records of its samples. */
 export type Draws =
   | { readonly kind: "none" }
-  /** Philox draws of the run's window. */
-  | { readonly kind: "window"; readonly strideBytes: number }
-  /** The same table of byte offsets in every step: the whole data set in order. */
+  /** A window of Philox draws. */
+  | { readonly kind: "window"; readonly window: number; readonly strideBytes: number }
+  /** The same table of byte offsets in every update: the whole data set in order. */
   | { readonly kind: "all"; readonly table: number }
-  /** A table with the draws of every step. */
-  | { readonly kind: "table"; readonly table: number };
+  /** A table with the draws of every update, a row each. */
+  | { readonly kind: "table"; readonly table: number; readonly rowBytes: number };
 
 /** A lowered pass with addresses for its code; nothing is written before `install`. */
 export interface PlacedPass {
   readonly address: number;
   readonly pass: Pass;
   readonly draws: Draws;
+  /** What its random leaves are drawn for; 0 for what the run says. */
+  readonly purpose: number;
   readonly code: readonly [Code, number][];
 }
 
-export function placePass(planner: Planner, pass: Pass, draws: Draws): PlacedPass {
+export function placePass(planner: Planner, pass: Pass, draws: Draws, purpose = 0): PlacedPass {
   const address = planner.take(4 * passFields.length);
   const code = [pass.setup, pass.before, pass.body, pass.tail, pass.after].map((c): [Code, number] => [
     c,
     planner.take(c.byteLength),
   ]);
-  return { address, pass, draws, code };
+  return { address, pass, draws, purpose, code };
 }
 
 /** Writes a pass into memory; its setup code is then at [start, end) to be executed once. */
@@ -55,10 +57,12 @@ export function installPass(arena: Arena, placed: PlacedPass): { setup: number; 
     AFTER_END: afterEnd,
     BLOCKS: placed.pass.blocks,
     BLOCK_LANES: placed.pass.blockLanes,
-    DRAW_KIND: { none: 0, window: 1, all: 2, table: 3 }[draws.kind],
-    DRAW_TABLE: "table" in draws ? draws.table : 0,
-    WHOLE: placed.pass.whole ? 1 : 0,
+    DRAW_KIND: draws.kind === "window" ? 1 : 0,
+    DRAW_TABLE: draws.kind === "window" ? draws.window : draws.kind === "none" ? 0 : draws.table,
     DRAW_STRIDE: draws.kind === "window" ? draws.strideBytes : 4,
+    DRAW_ROW: draws.kind === "table" ? draws.rowBytes : 0,
+    WHOLE: placed.pass.whole ? 1 : 0,
+    PURPOSE_OF_NOISE: placed.purpose,
   });
   return { setup, setupEnd };
 }
@@ -83,7 +87,7 @@ export function setRun(
 
 export const RUN_BYTES = 4 * runFields.length;
 
-function writeFields<T extends string>(
+export function writeFields<T extends string>(
   arena: Arena,
   address: number,
   names: readonly T[],

@@ -110,13 +110,12 @@ export class Evaluation {
       }
     }
     writeRun(arena, this.#run, {
-      STEP_PASS: this.#pass,
       KEY0: draw?.key.key0 ?? 0,
       KEY1: draw?.key.key1 ?? 0,
       FRESH_PURPOSE: draw?.purpose ?? 0,
       STEP: draw?.step ?? 0,
     });
-    core.exports.evaluate(this.#run);
+    core.exports.evaluate(this.#run, this.#pass);
   }
 
   /** Copies a result out. */

@@ -5,12 +5,16 @@ import { couplesSamples, instantiate } from "../graph/instantiate.ts";
 import type { Source } from "../graph/lower.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sameShape } from "../graph/node.ts";
+import { add, scale } from "../graph/ops.ts";
 import { flatten, isRecord } from "../graph/parse.ts";
 import type { Draws } from "../graph/program.ts";
 import { blocksOf, Sampler } from "../graph/sampler.ts";
 import { substitute } from "../graph/substitute.ts";
 import { Evaluation, type Host } from "./evaluate.ts";
 import { MomentMatched, momentPoints } from "./moment-matched.ts";
+
+/** Standard deviations of fresh noise on inputs, by name; null for none. */
+export type LabelNoise = ReadonlyMap<string, number> | null;
 
 /** Data of a problem: arrays by input name, a law of samples, or a finite set with its moments. */
 export type Data = Readonly<Record<string, unknown>> | Sampler | MomentMatched;
@@ -339,15 +343,41 @@ export class Samples {
     }
   }
 
-  /** The loss of a sample of a batch of `count`. */
-  lossIn(count: number): Node {
-    if (!this.coupled) return this.#loss;
+  /**
+   * The loss of a sample of a batch of `count`.
+   *
+   * @param noise standard deviations of fresh normal noise on inputs, by name
+   */
+  lossIn(count: number, noise: LabelNoise = null): Node {
+    const base = noise === null ? this.#loss : this.#noisyLoss(noise);
+    if (!this.coupled) return base;
+    if (noise !== null) return instantiate(base, count);
     let loss = this.#losses.get(count);
     if (loss === undefined) {
-      loss = instantiate(this.#loss, count);
+      loss = instantiate(base, count);
       this.#losses.set(count, loss);
     }
     return loss;
+  }
+
+  #noisyLoss(noise: NonNullable<LabelNoise>): Node {
+    const { graph } = this.#model;
+    const leaves = this.#noiseLeaves(noise);
+    const noisy = new Map(
+      [...noise].map(([name, std], i) => {
+        const input = this.#model.leaf(name);
+        return [input, add(input, scale(leaves[i]!, std))];
+      }),
+    );
+    return substitute([this.#loss], graph, noisy)[0]!;
+  }
+
+  /** Random leaves of noise on inputs, in a fixed order. */
+  #noiseLeaves(noise: NonNullable<LabelNoise>): Node[] {
+    const { graph } = this.#model;
+    return [...noise.keys()].map((name) =>
+      graph.noise(`noise.${name}`, "normal", this.#model.leaf(name).shape),
+    );
   }
 
   get recordBytes(): number {
@@ -359,15 +389,16 @@ export class Samples {
   }
 
   /** Where a pass over `samples` samples reads them. */
-  source(samples: number, shared: boolean): Source {
+  source(samples: number, shared: boolean, noise: LabelNoise = null): Source {
+    const leaves = noise === null ? this.#noise : numberNoise(this.#noiseLeaves(noise));
     const offsets = new Map(this.#model.inputs.map((i) => [this.#model.leaf(i.name), i.offset]));
     return {
       samples,
       data: this.#fresh === null ? this.#data : null,
       shared,
       offsets,
-      noise: this.#noise.map,
-      noiseBlocks: this.#noise.blocks,
+      noise: leaves.map,
+      noiseBlocks: leaves.blocks,
     };
   }
 

@@ -10,10 +10,11 @@ export interface CoreExports {
   heapBase(): number;
   /** 8 for the f64 build, 4 for f32. */
   realBytes(): number;
-  advance(run: number, count: number, probeNow: number): number;
-  evaluate(run: number): void;
+  advance(run: number, count: number, probeNow: number, blocks: number): number;
+  evaluate(run: number, pass: number): void;
   execute(pc: number, end: number): void;
-  repeat(run: number, pc: number, times: number): void;
+  repeat(run: number, pass: number, pc: number, times: number): void;
+  scheduleFactor(kind: number, warmup: number, period: number, number: number, k: number): number;
   normalLanes(
     dst: number,
     elements: number,
@@ -27,6 +28,7 @@ export interface CoreExports {
     inc2: number,
     key0: number,
     key1: number,
+    streams?: number,
   ): void;
   signLanes(...args: Parameters<CoreExports["normalLanes"]>): void;
   drawIndices(
@@ -41,6 +43,7 @@ export interface CoreExports {
     purpose: number,
     key0: number,
     key1: number,
+    streams?: number,
   ): void;
   // covariances in chunks of samples (assembly/matrix.ts); rows of g are ldg values apart, c is [p][p]
   centreRows(g: number, mean: number, k: number, p: number, ldg: number): void;

@@ -1,0 +1,140 @@
+import { checkInteger, checkWord, fail, show } from "../errors.ts";
+import { flatten } from "../graph/parse.ts";
+import type { Sampling, Scheme } from "./scheme.ts";
+
+/** Which samples the updates of a run go over. */
+export interface BatchOptions {
+  /** S; for schemes that draw a batch, and for sigma^2 = eta / (2 S) of the SDE. */
+  readonly batchSize?: number;
+  /** "iid" by default for finite data, "online" for a sampler. Of the SDE: the noise is that of "iid" or "without". */
+  readonly sampling?: Sampling;
+  /** Explicit draws: indices, a row of S per batch (two rows an update of "svag"), the same for all replicas. */
+  readonly batches?: unknown;
+  /** Explicit normals xi of the SDE: a row of N per update, the same for all replicas. */
+  readonly normals?: unknown;
+}
+
+export interface BatchSetting {
+  readonly sampling: Sampling | null;
+  /** Samples of a batch; of the data where a scheme visits all of it. */
+  readonly S: number;
+  /** S of sigma^2 = eta / (2 S): larger than the batch size without replacement; null where nobody asks. */
+  readonly effectiveS: number | null;
+}
+
+const MAX_BATCH = 1_000_000_000;
+
+export function readBatch(
+  scheme: Scheme,
+  N: number,
+  options: BatchOptions & { readonly sigma2?: unknown },
+): BatchSetting {
+  const where = scheme.name;
+  if (scheme.visits === "all") {
+    if (N === Infinity) {
+      fail(
+        "unsupported",
+        where,
+        `${where} needs a finite data set`,
+        "a sampler of fresh samples",
+        "Use momentMatched(sampler), or { samples: N }.",
+      );
+    }
+    const given = scheme.takes.includes("batchSize") ? effectiveSize(where, N, options) : null;
+    return { sampling: null, S: N, effectiveS: given };
+  }
+  const fitting: Sampling[] = N === Infinity ? ["online"] : ["iid", "without", "epochs"];
+  const sampling = checkWord(where, "sampling", options.sampling ?? fitting[0], scheme.samplings);
+  if (!fitting.includes(sampling)) {
+    fail(
+      "unsupported",
+      where,
+      N === Infinity
+        ? 'fresh samples are drawn "online"'
+        : `a finite data set is drawn ${fitting.map((s) => `"${s}"`).join(" or ")}`,
+      show(sampling),
+    );
+  }
+  const S = options.batchSize;
+  const distinct = sampling === "without" || sampling === "epochs";
+  if (distinct && typeof S === "number" && Number.isInteger(S) && S > N) {
+    fail(
+      "range",
+      where,
+      `batch size S must be an integer in [1, N = ${N}] without replacement`,
+      `${S}`,
+      'Use sampling: "iid", which may draw a sample twice.',
+    );
+  }
+  const most = distinct ? N : MAX_BATCH;
+  return {
+    sampling,
+    S: checkInteger(where, "batch size S", S, 1, most, distinct ? "N" : undefined),
+    effectiveS: null,
+  };
+}
+
+/** S (N - 1) / (N - S) for batches without repetition, whose noise is that of larger ones. */
+function effectiveSize(
+  where: string,
+  N: number,
+  options: BatchOptions & { readonly sigma2?: unknown },
+): number | null {
+  if (options.sigma2 !== undefined) {
+    if (options.batchSize !== undefined || options.sampling !== undefined)
+      fail("unsupported", where, "sigma2, or batchSize for sigma2 = eta / (2 S)", "both");
+    return null;
+  }
+  if (options.batchSize === undefined)
+    fail("range", where, "expected batchSize, for sigma2 = eta / (2 S), or sigma2", "neither");
+  const sampling = checkWord(where, "sampling", options.sampling ?? "iid", ["iid", "without"]);
+  const distinct = sampling === "without";
+  const S = checkInteger(
+    where,
+    "batch size S",
+    options.batchSize,
+    1,
+    distinct ? N : MAX_BATCH,
+    distinct ? "N" : undefined,
+  );
+  return distinct ? (S * (N - 1)) / (N - S) : S;
+}
+
+/** @param updates updates of theta in the run */
+export function readBatches(
+  scheme: Scheme,
+  { sampling, S }: BatchSetting,
+  updates: number,
+  N: number,
+  batches: unknown,
+  loss: "full" | "batch" | undefined,
+): Uint32Array | null {
+  if (batches === undefined) return null;
+  const where = scheme.name;
+  if (sampling === null || sampling === "online")
+    fail("unsupported", where, "explicit batches go with a scheme that draws from a finite data set");
+  if (loss === "batch")
+    fail(
+      "unsupported",
+      "record",
+      'loss: "batch" needs the batch after the last step, which explicit batches do not have',
+      undefined,
+      'Record loss: "full".',
+    );
+  const rows = updates * scheme.batches;
+  const values = flatten(`${where}: batches`, batches, rows * S, [rows, S]);
+  const out = new Uint32Array(values.length);
+  for (const [i, n] of values.entries())
+    out[i] = checkInteger(`${where}: batches`, `entry ${i}`, n, 0, N - 1, "N - 1");
+  return out;
+}
+
+/** @param updates updates of theta in the run */
+export function readNormals(
+  where: string,
+  normals: unknown,
+  updates: number,
+  N: number,
+): Float64Array | null {
+  return normals === undefined ? null : flatten(`${where}: normals`, normals, updates * N, [updates, N]);
+}
