@@ -9,7 +9,9 @@ export type {
   ThetaLike,
 } from "./dynamics/options.ts";
 export type { ProfileLine } from "./dynamics/profile.ts";
-export type { Divergence, Run, RunAverages, RunSeries, RunSettings } from "./dynamics/result.ts";
+export type { Divergence, Run, RunAverages, RunRecord, RunSeries, RunSettings } from "./dynamics/result.ts";
+export type { CheckpointOptions, ProbeOptions, ProbePoint } from "./dynamics/run.ts";
+export type { Schedule } from "./dynamics/schedule.ts";
 export type { Sampling } from "./dynamics/scheme.ts";
 export type { Engine } from "./engine.ts";
 export { type ErrorCode, NoetherflowError } from "./errors.ts";
@@ -56,6 +58,7 @@ export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
 export type { ReportOptions } from "./problem/report.ts";
 export type { MatrixFlow } from "./problem/symmetries.ts";
 export type { PlanEstimate, Problem } from "./problem.ts";
+export type { DataSpec, RunSpec } from "./spec.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
 export type { SpectralDensity } from "./stats/density.ts";
 export { type Estimate, interval, studentT } from "./stats/estimate.ts";

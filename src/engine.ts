@@ -1,10 +1,14 @@
 import { Arena } from "./core/arena.ts";
 import { loadSeeder } from "./core/key.ts";
+import type { SimulateOptions } from "./dynamics/options.ts";
 import { fail, NoetherflowError, show } from "./errors.ts";
 import { Model } from "./graph/model.ts";
+import type { Node } from "./graph/node.ts";
 import type { Data } from "./models/samples.ts";
 import { Problem } from "./problem.ts";
+import { type RunSpec, readSpec } from "./spec.ts";
 import { Dense } from "./stats/dense.ts";
+import type { Generator } from "./symmetry/generator.ts";
 import { TwoLayer } from "./symmetry/two-layer.ts";
 import type { Core, Dtype, Variant } from "./wasm/module.ts";
 
@@ -72,6 +76,24 @@ export class Engine {
     );
     this.#problems.add(problem);
     return problem;
+  }
+
+  /**
+   * A run described by `problem.describe`: its problem, and the options of its `simulate`.
+   *
+   * @throws NoetherflowError "version" for an engine of another dtype or variant, and what parsing refuses
+   */
+  open(spec: RunSpec): { problem: Problem; options: SimulateOptions<Generator, Node> } {
+    const { dtype, variant, model, data, dataOptions, options } = readSpec(spec);
+    if (dtype !== this.dtype || variant !== this.variant)
+      fail(
+        "version",
+        "open",
+        `a run for this engine, ${this.dtype} ${this.variant}`,
+        `one for ${dtype} ${variant}`,
+        `createEngine({ dtype: "${dtype}", variant: "${variant}" })`,
+      );
+    return { problem: this.problem(model, data, dataOptions), options };
   }
 
   /** Disposes of all problems. */

@@ -1,11 +1,15 @@
-import { type Progress, readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
+import { readOptions, type SimulateOptions } from "./dynamics/options.ts";
 import { planRun } from "./dynamics/plan.ts";
-import type { Run } from "./dynamics/result.ts";
-import { simulate } from "./dynamics/run.ts";
+import type { Run, RunRecord } from "./dynamics/result.ts";
+import { type Part, readControl, simulate, stream } from "./dynamics/run.ts";
+import { splitRun } from "./dynamics/sweep.ts";
+import { fail } from "./errors.ts";
 import type { Node } from "./graph/node.ts";
+import type { Samples } from "./models/samples.ts";
 import { checkRange } from "./problem/base.ts";
 import { ProblemReport } from "./problem/report.ts";
 import { readRecord } from "./recording.ts";
+import { describeRun, type RunSpec } from "./spec.ts";
 import type { Generator } from "./symmetry/generator.ts";
 
 /** Memory and time of a run before it is made. */
@@ -31,15 +35,82 @@ export class Problem extends ProblemReport {
    * @throws  NoetherflowError before any work for bad options; the signal's reason after an abort
    */
   async simulate(options: SimulateOptions<Generator, Node>): Promise<Run> {
-    this.alive("simulate");
+    const { sweep, measures, control, release } = this.#prepare("simulate", options);
+    try {
+      return await simulate(this.host, this.model, sweep, measures, control);
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * The same run, its records one by one as they are made:
+   *
+   * @example for await (const { k, charges } of problem.stream(options)) console.log(k, charges.C[0]);
+   * @returns an iterator whose last value is the Run; it works only while somebody asks for the next record
+   */
+  async *stream(options: SimulateOptions<Generator, Node>): AsyncGenerator<RunRecord, Run> {
+    const { sweep, measures, control, release } = this.#prepare("stream", options);
+    try {
+      if (sweep.parts.length > 1)
+        fail(
+          "unsupported",
+          "stream",
+          "one batchSize, seed and dataSeed",
+          "several, whose replicas run in parts",
+        );
+      if (sweep.setting.every === 0)
+        fail(
+          "range",
+          "stream",
+          "records to yield",
+          "no record",
+          "Say what and how often: record: { every }.",
+        );
+      return yield* stream(this.host, this.model, sweep, measures, control);
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * The run that `simulate(options)` would do, as plain data and typed arrays: what another thread, a file or another host needs
+   * to do it again to the same bits. `engine.open` reads it back.
+   */
+  describe(options: SimulateOptions<Generator, Node>): RunSpec {
+    this.alive("describe");
+    readOptions(this.model, this.N, this.host.core.real.bytes, options);
+    readRecord(this.model, options);
+    return describeRun(this.model, this.samples.origin, this.host.core, options);
+  }
+
+  /** Checks the options of a run and lays out its parts; data of their own are made for other data seeds. */
+  #prepare(where: string, options: SimulateOptions<Generator, Node>) {
+    this.alive(where);
     const setting = readOptions(this.model, this.N, this.host.core.real.bytes, options);
     checkRange(setting.scheme.name, setting.theta, this.host.core.dtype);
     const measures = readRecord(this.model, options);
-    const control: { signal?: AbortSignal | undefined; onProgress?: ((p: Progress) => void) | undefined } = {
-      signal: options.signal,
-      onProgress: options.onProgress,
+    const control = readControl(setting.scheme.name, options);
+    const made = new Map<string, Samples>();
+    const samplesOf = (dataSeed: string | undefined): Samples => {
+      if (dataSeed === undefined) return this.samples;
+      let samples = made.get(dataSeed);
+      if (samples === undefined) {
+        samples = this.samples.again(dataSeed);
+        made.set(dataSeed, samples);
+      }
+      return samples;
     };
-    return simulate(this.host, this.model, this.samples, setting, measures, control);
+    const release = () => {
+      for (const samples of made.values()) samples.dispose();
+    };
+    try {
+      const parts = splitRun(setting).map((part): Part => ({ ...part, samples: samplesOf(part.dataSeed) }));
+      return { sweep: { setting, parts }, measures, control, release };
+    } catch (error) {
+      release();
+      throw error;
+    }
   }
 
   /** Memory a run would take, and its time from a trial of a few steps. Nothing is kept. */
@@ -47,13 +118,16 @@ export class Problem extends ProblemReport {
     this.alive("plan");
     const setting = readOptions(this.model, this.N, this.host.core.real.bytes, options);
     const measures = readRecord(this.model, options);
-    const plan = planRun(this.model, this.samples, setting, measures, this.host.core.real, 0);
+    const parts = splitRun(setting).map((part): Part => ({ ...part, samples: this.samples }));
+    const plans = parts.map((part) =>
+      planRun(this.model, this.samples, part.setting, measures, this.host.core.real, 0),
+    );
     const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
     const time = async (steps: number): Promise<number> => {
       // tables given for the whole run serve a part of it
-      const trial: Setting = { ...setting, steps };
+      const trial = parts.map((part) => ({ ...part, setting: { ...part.setting, steps } }));
       const began = performance.now();
-      await simulate(this.host, this.model, this.samples, trial, measures, {});
+      await simulate(this.host, this.model, { setting, parts: trial }, measures, {});
       return performance.now() - began;
     };
     let steps = Math.min(setting.steps, 4);
@@ -63,10 +137,10 @@ export class Problem extends ProblemReport {
       spent = await time(steps);
     }
     return {
-      bytes: plan.bytes,
-      recordBytes: 8 * total * setting.replicas * plan.entries,
+      bytes: Math.max(...plans.map((plan) => plan.bytes)),
+      recordBytes: 8 * total * setting.replicas * plans[0]!.entries,
       estimatedMs: steps === 0 ? 0 : (spent / steps) * setting.steps,
-      lanes: plan.choice.lanes,
+      lanes: plans[0]!.choice.lanes,
     };
   }
 }

@@ -298,7 +298,7 @@ describe("simulate refuses", () => {
     [
       "a misspelt option",
       "name",
-      /^simulate: options are scheme, theta, eta, steps, .*, got "bachSize"\. Did you mean "batchSize"\?$/,
+      /^simulate: options are scheme, theta, eta, schedule, steps, .*, got "bachSize"\. Did you mean "batchSize"\?$/,
       () => run({ bachSize: 3 }),
     ],
     ["an option of other packages", "name", /^simulate: options are .*, got "lr"\.$/, () => run({ lr: 0.1 })],

@@ -14,6 +14,11 @@ export function hashText(text: string): string {
   return bytesToHex(sha256(new TextEncoder().encode(text)));
 }
 
+/** sha256 of some bytes, in hex. */
+export function hashBytes(bytes: Uint8Array): string {
+  return bytesToHex(sha256(bytes));
+}
+
 function littleEndian(part: Float64Array | Float32Array): Uint8Array {
   if (LITTLE_ENDIAN) return new Uint8Array(part.buffer, part.byteOffset, part.byteLength);
   const bytes = new Uint8Array(part.byteLength);

@@ -22,13 +22,16 @@ export interface BatchSetting {
   readonly effectiveS: number | null;
 }
 
+/** The same before it has been checked. */
+interface AnyBatchOptions {
+  readonly batchSize?: unknown;
+  readonly sampling?: unknown;
+  readonly sigma2?: unknown;
+}
+
 const MAX_BATCH = 1_000_000_000;
 
-export function readBatch(
-  scheme: Scheme,
-  N: number,
-  options: BatchOptions & { readonly sigma2?: unknown },
-): BatchSetting {
+export function readBatch(scheme: Scheme, N: number, options: AnyBatchOptions): BatchSetting {
   const where = scheme.name;
   if (scheme.visits === "all") {
     if (N === Infinity) {
@@ -75,11 +78,7 @@ export function readBatch(
 }
 
 /** S (N - 1) / (N - S) for batches without repetition, whose noise is that of larger ones. */
-function effectiveSize(
-  where: string,
-  N: number,
-  options: BatchOptions & { readonly sigma2?: unknown },
-): number | null {
+function effectiveSize(where: string, N: number, options: AnyBatchOptions): number | null {
   if (options.sigma2 !== undefined) {
     if (options.batchSize !== undefined || options.sampling !== undefined)
       fail("unsupported", where, "sigma2, or batchSize for sigma2 = eta / (2 S)", "both");

@@ -12,6 +12,7 @@ import type { Block, Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { flatten } from "../graph/parse.ts";
 import { type BatchOptions, type BatchSetting, readBatch, readBatches, readNormals } from "./batches.ts";
+import type { CheckpointOptions, ProbeOptions } from "./run.ts";
 import { readSchedule, type Schedule, type ScheduleSetting } from "./schedule.ts";
 import { type Scheme, type SchemeOption, schemes } from "./scheme.ts";
 
@@ -70,7 +71,9 @@ export interface LoweringOptions {
   readonly chunk?: number;
 }
 
-export interface SimulateOptions<A = unknown, E = Node> extends BatchOptions {
+export interface SimulateOptions<A = unknown, E = Node> extends Omit<BatchOptions, "batchSize"> {
+  /** S; for schemes that draw a batch, and for sigma^2 = eta / (2 S) of the SDE. */
+  readonly batchSize?: PerReplica<number>;
   readonly scheme: "gd" | "sgd" | "svag" | "sde" | "modified" | "flow" | "adam" | "rmsprop";
   /** Start: P values for all replicas, R * P values, or one theta per replica. */
   readonly theta: ThetaLike | readonly ThetaLike[];
@@ -106,7 +109,12 @@ export interface SimulateOptions<A = unknown, E = Node> extends BatchOptions {
   readonly rtol?: number;
   readonly atol?: number;
   /** Text or number; "0" when absent. The same seed gives the same bits on every host. */
-  readonly seed?: string | number;
+  readonly seed?: PerReplica<string | number>;
+  /**
+   * Other data of the same sampler for each replica, as `engine.problem(model, sampler, { samples, dataSeed })` makes them. Replicas that
+   * differ in batch size, seed or data do not share lanes: the run is done in parts.
+   */
+  readonly dataSeed?: PerReplica<string | number>;
   readonly replicas?: number;
   /** Number of the first replica: replica 7 alone equals replica 7 among many. */
   readonly firstReplica?: number;
@@ -120,6 +128,11 @@ export interface SimulateOptions<A = unknown, E = Node> extends BatchOptions {
   readonly onDiverge?: "stop" | "stopReplica" | "throw";
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
+  /** Measurements of the host along the run: run.probes. */
+  readonly probes?: ProbeOptions;
+  /** Checkpoints, and one to go on from: same options, same bits. */
+  readonly checkpoint?: CheckpointOptions;
+  readonly resume?: Uint8Array;
   readonly lowering?: LoweringOptions;
   /** Time every instruction of a step after the run: run.profile says where the time goes. */
   readonly profile?: boolean;
@@ -134,6 +147,7 @@ const COMMON = [
   "steps",
   "weightDecay",
   "seed",
+  "dataSeed",
   "replicas",
   "firstReplica",
   "streams",
@@ -141,6 +155,9 @@ const COMMON = [
   "onDiverge",
   "signal",
   "onProgress",
+  "probes",
+  "checkpoint",
+  "resume",
   "lowering",
   "profile",
 ] as const;
@@ -149,6 +166,12 @@ const SPECIAL: readonly SchemeOption[] = [...new Set([...schemes.values()].flatM
 
 /** Options after checking: nothing optional, one entry per replica. */
 export interface Setting extends BatchSetting {
+  /** What lanes cannot hold, where replicas differ in it. */
+  readonly differs: {
+    readonly batches: readonly BatchSetting[];
+    readonly seeds: readonly string[];
+    readonly dataSeeds: readonly string[] | null;
+  } | null;
   readonly scheme: Scheme;
   readonly steps: number;
   readonly replicas: number;
@@ -227,17 +250,17 @@ export function readOptions(
       "Run fewer at a time, with firstReplica.",
     );
   }
-  const batch = readBatch(scheme, N, options);
+  const differs = readDiffering(scheme, N, options, replicas);
+  const batch = differs?.batches[0] ?? readBatch(scheme, N, options);
   const schedule = readSchedule(where, options.schedule, steps);
-  if (options.eta === undefined && schedule?.table == null)
-    fail(
-      "range",
-      where,
-      "eta must be a number of at least 0",
-      "nothing",
-      "A schedule that is a list of eta_k stands for it.",
-    );
-  const eta = perReplica(where, "eta", orDefault(options.eta, 1), replicas, 0);
+  // a list of eta_k takes the place of eta
+  const eta = perReplica(
+    where,
+    "eta",
+    options.eta === undefined && schedule?.table ? 1 : options.eta,
+    replicas,
+    0,
+  );
   const decay = readDecay(where, model, options.weightDecay, replicas);
   const momentum = perReplica(where, "momentum", orDefault(options.momentum, 0), replicas, 0);
   for (const [r, beta] of momentum.entries())
@@ -308,16 +331,6 @@ export function readOptions(
   for (const key of ["block", "group", "chunk"] as const) {
     if (lowering[key] !== undefined) checkInteger("lowering", key, lowering[key], 1, MAX_STEPS);
   }
-  const seed = orDefault(options.seed, "0");
-  if (typeof seed !== "string" && !(typeof seed === "number" && Number.isFinite(seed))) {
-    fail("range", where, "seed must be a string or a finite number", show(seed));
-  }
-  if (options.signal !== undefined && typeof options.signal?.throwIfAborted !== "function") {
-    fail("shape", where, "signal must be an AbortSignal", show(options.signal));
-  }
-  if (options.onProgress !== undefined && typeof options.onProgress !== "function") {
-    fail("shape", where, "onProgress must be a function", show(options.onProgress));
-  }
   return {
     scheme,
     ...batch,
@@ -326,7 +339,8 @@ export function readOptions(
     replicas,
     firstReplica,
     streams: readStreams(where, options.streams, replicas),
-    seed: String(seed),
+    differs,
+    seed: differs?.seeds[0] ?? readSeed(where, options.seed),
     eta,
     schedule,
     ...decay,
@@ -345,26 +359,80 @@ export function readOptions(
     batches: readBatches(scheme, batch, steps * substeps, N, options.batches, record?.loss),
     normals: readNormals(where, options.normals, steps * substeps, N),
     every: record === undefined ? 0 : checkInteger("record", "every", record.every, 1, MAX_STEPS),
-    onDiverge: checkWord(where, "onDiverge", orDefault(options.onDiverge, "stop"), [
-      "stop",
-      "stopReplica",
-      "throw",
-    ]),
+    onDiverge: readOnDiverge(where, options.onDiverge, differs !== null),
     lowering,
     profile: checkFlag(where, "profile", options.profile),
   };
 }
 
+const isList = (value: unknown): value is ArrayLike<unknown> =>
+  Array.isArray(value) || ArrayBuffer.isView(value);
+
+/** Batch sizes, seeds and data seeds where some of them are given per replica; else null. */
+function readDiffering(
+  scheme: Scheme,
+  N: number,
+  options: SimulateOptions<unknown, unknown>,
+  R: number,
+): Setting["differs"] {
+  const where = scheme.name;
+  const { batchSize, seed, dataSeed, batches, normals } = options;
+  if (![batchSize, seed, dataSeed].some(isList) && dataSeed === undefined) return null;
+  const each = (name: string, value: unknown): unknown[] => {
+    if (!isList(value)) return new Array<unknown>(R).fill(value);
+    if (value.length !== R)
+      fail("shape", where, `${name} is one value or one per replica (${R})`, `${value.length}`);
+    return Array.from(value);
+  };
+  if (isList(batchSize) && (batches !== undefined || normals !== undefined))
+    fail("unsupported", where, "one batch size beside explicit draws", show(batchSize));
+  return {
+    batches: each("batchSize", batchSize).map((S) => readBatch(scheme, N, { ...options, batchSize: S })),
+    seeds: each("seed", seed).map((s) => readSeed(where, s)),
+    dataSeeds:
+      dataSeed === undefined ? null : each("dataSeed", dataSeed).map((s) => readSeed(where, s, "dataSeed")),
+  };
+}
+
+function readSeed(where: string, seed: unknown, what = "seed"): string {
+  const given = orDefault(seed, "0");
+  if (typeof given !== "string" && !(typeof given === "number" && Number.isFinite(given)))
+    fail("range", where, `${what} must be a string or a finite number`, show(given));
+  return String(given);
+}
+
+function readOnDiverge(where: string, given: unknown, inParts: boolean): Setting["onDiverge"] {
+  const word = checkWord(where, "onDiverge", orDefault(given, inParts ? "stopReplica" : "stop"), [
+    "stop",
+    "stopReplica",
+    "throw",
+  ]);
+  if (inParts && word === "stop")
+    fail(
+      "unsupported",
+      where,
+      'onDiverge: "stopReplica" or "throw" where replicas differ in batchSize, seed or dataSeed',
+      '"stop"',
+      "They run in parts, which do not stop each other.",
+    );
+  return word;
+}
+
 /** Options that belong to other schemes are refused. */
 function checkTaken(scheme: Scheme, options: SimulateOptions<unknown, unknown>): void {
+  const { name: where, takes } = scheme;
   for (const name of SPECIAL) {
-    if (options[name] === undefined || scheme.takes.includes(name)) continue;
+    if (options[name] === undefined || takes.includes(name)) continue;
+    if (name === "batchSize" || name === "sampling")
+      fail(
+        "unsupported",
+        where,
+        `${where} visits all N samples in every step; it takes no batchSize and no sampling`,
+      );
+    if (name === "batches")
+      fail("unsupported", where, "explicit batches go with a scheme that draws from a finite data set");
     const others = [...schemes.values()].filter((s) => s.takes.includes(name)).map((s) => s.name);
-    const why =
-      scheme.visits === "all" && ["batchSize", "sampling", "batches"].includes(name)
-        ? `${scheme.name} visits all N samples in every step; it takes no batchSize and no sampling`
-        : `${scheme.name} takes no ${name}`;
-    fail("unsupported", scheme.name, why, show(options[name]), `It goes with ${others.join(", ")}.`);
+    fail("unsupported", where, `${name} goes with ${others.join(", ")}`, show(options[name]));
   }
 }
 

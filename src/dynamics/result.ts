@@ -31,6 +31,19 @@ export interface RunSeries {
   readonly values: Readonly<Record<string, SeriesData>>;
 }
 
+/** One record of a run under way: every quantity as [replica][entry]. */
+export interface RunRecord {
+  readonly k: number;
+  readonly t: Float64Array;
+  readonly loss?: SeriesData;
+  readonly blockNorms: Readonly<Record<string, SeriesData>>;
+  readonly charges: Readonly<Record<string, SeriesData>>;
+  readonly modifiedCharges: Readonly<Record<string, SeriesData>>;
+  readonly matrixCharges: Readonly<Record<string, SeriesData>>;
+  readonly work: Readonly<Record<string, SeriesData>>;
+  readonly values: Readonly<Record<string, SeriesData>>;
+}
+
 /** Averages over time of what was recorded, [replica][entry]; see RecordOptions.average. */
 export interface RunAverages {
   /** Steps averaged over. */
@@ -78,6 +91,11 @@ export class Run {
   readonly series: RunSeries;
   /** Averages over time, when asked for with record.average. */
   readonly averages: RunAverages | null;
+  /** What probes of the host found, [record][replica][entry], at steps k; not part of the hash. */
+  readonly probes: {
+    readonly k: Float64Array;
+    readonly values: Readonly<Record<string, Float64Array>>;
+  } | null;
   readonly settings: RunSettings;
   /** Where the time of a step goes, when asked for with `profile: true`. */
   readonly profile?: readonly ProfileLine[];
@@ -90,7 +108,16 @@ export class Run {
   constructor(
     parts: Pick<
       Run,
-      "theta" | "replicas" | "P" | "steps" | "status" | "diverged" | "series" | "averages" | "settings"
+      | "theta"
+      | "replicas"
+      | "P"
+      | "steps"
+      | "status"
+      | "diverged"
+      | "series"
+      | "averages"
+      | "probes"
+      | "settings"
     > & {
       profile?: readonly ProfileLine[];
     },
@@ -103,6 +130,7 @@ export class Run {
     this.diverged = parts.diverged;
     this.series = parts.series;
     this.averages = parts.averages;
+    this.probes = parts.probes;
     this.settings = parts.settings;
     if (parts.profile !== undefined) this.profile = parts.profile;
     this.hashes = Array.from({ length: this.replicas }, (_, r) =>
@@ -170,6 +198,9 @@ export class Run {
         work: all(work),
         values: all(values),
       },
+      ...(this.probes === null
+        ? {}
+        : { probes: { k: plain(this.probes.k), values: all(this.probes.values) } }),
       ...(averages === null
         ? {}
         : {

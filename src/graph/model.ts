@@ -40,6 +40,12 @@ export interface ModelJSON {
   loss: ExpressionJSON;
 }
 
+/** Named expressions as data, with a `let` for what several of them use. */
+export interface ExpressionsJSON {
+  readonly let?: readonly [string, ExpressionJSON][];
+  readonly of: Readonly<Record<string, ExpressionJSON>>;
+}
+
 const SCHEMA = "noetherflow-model/1";
 
 /** Named parameters and inputs and the graph of a per-sample scalar loss. Immutable. */
@@ -84,6 +90,22 @@ export class Model {
       found ??
       fail("name", where, `the parameters are ${this.blocks.map((b) => b.name).join(", ")}`, show(name))
     );
+  }
+
+  /** Expressions of this model's values as data. */
+  writeExpressions(values: Readonly<Record<string, Node>>): ExpressionsJSON {
+    const { lets, expressions } = printExpressions(Object.values(values), new Set(this.#leaves.keys()));
+    const of = Object.fromEntries(Object.keys(values).map((name, i) => [name, expressions[i]!]));
+    return { ...(lets.length > 0 ? { let: lets } : {}), of };
+  }
+
+  /** Expressions that `writeExpressions` wrote, of this model or an equal one. */
+  readExpressions(where: string, json: ExpressionsJSON): Record<string, Node> {
+    if (!isRecord(json) || !isRecord(json.of))
+      fail("shape", where, "expected { let?, of: expressions by name }", show(json));
+    return {
+      ...readBody(this.graph, this.#leaves, json as Record<string, unknown>, where, json.of, `${where}.of`),
+    };
   }
 
   /** The model file: JSON data that `parseModel` reads back to an equal model. */

@@ -1,4 +1,5 @@
 import type { Region } from "../core/arena.ts";
+import { hashArrays, hashText } from "../core/hash.ts";
 import { type Key, keyOf, PURPOSE } from "../core/key.ts";
 import { checkInteger, fail, show } from "../errors.ts";
 import { couplesSamples, instantiate } from "../graph/instantiate.ts";
@@ -12,6 +13,12 @@ import { blocksOf, Sampler } from "../graph/sampler.ts";
 import { substitute } from "../graph/substitute.ts";
 import { Evaluation, type Host } from "./evaluate.ts";
 import { MomentMatched, momentPoints } from "./moment-matched.ts";
+
+/** Where the samples of a problem come from. */
+export type Origin =
+  | { readonly arrays: () => Record<string, Float64Array> }
+  | { readonly sampler: Sampler; readonly samples?: number; readonly dataSeed?: string | number }
+  | { readonly momentMatched: Sampler };
 
 /** Standard deviations of fresh noise on inputs, by name; null for none. */
 export type LabelNoise = ReadonlyMap<string, number> | null;
@@ -37,6 +44,9 @@ export class Samples {
   readonly #data: number;
   readonly #table: number;
   readonly #fresh: Sampler | null;
+  #fingerprint: string | null = null;
+  /** What a finite set was made from, unless arrays were given. */
+  #origin: Origin | null = null;
   /** The problem, and its runs. */
   #holders = 1;
   readonly #noise: { map: Map<Node, number>; blocks: number };
@@ -204,11 +214,26 @@ export class Samples {
     const samples = new Samples(host, model, N, null, model.loss, { map: new Map(), blocks: 0 });
     try {
       samples.#generate(sampler, outputs, key, PURPOSE.data);
+      samples.#origin = { sampler, samples: N, ...(dataSeed === undefined ? {} : { dataSeed }) };
     } catch (error) {
       samples.dispose();
       throw error;
     }
     return samples;
+  }
+
+  /** Another finite set of the same size and sampler. */
+  again(dataSeed: string | number): Samples {
+    const origin = this.#origin;
+    if (origin === null || !("sampler" in origin))
+      return fail(
+        "unsupported",
+        "simulate: dataSeed",
+        "a finite set made by a sampler",
+        this.isFresh ? "fresh samples, which follow the run's seed" : "data given as arrays",
+        "Make the problem with engine.problem(model, sampler, { samples: N }).",
+      );
+    return Samples.#fromSampler(this.#host, this.#model, origin.sampler, { samples: this.N, dataSeed });
   }
 
   /**
@@ -326,6 +351,7 @@ export class Samples {
     host.arena.release(region);
     try {
       samples.#checkFinite("momentMatched");
+      samples.#origin = { momentMatched: sampler };
     } catch (error) {
       samples.dispose();
       throw error;
@@ -407,9 +433,36 @@ export class Samples {
     return this.#fresh === null ? { kind: "all", table: this.#table } : { kind: "none" };
   }
 
+  /** Where they come from; arrays are copied when asked for. */
+  get origin(): Origin {
+    if (this.#fresh !== null) return { sampler: this.#fresh };
+    return this.#origin ?? { arrays: () => this.columns() };
+  }
+
+  /** Each input as N x its shape, flat row-major. */
+  columns(): Record<string, Float64Array> {
+    const records = this.records();
+    const { recordSize } = this.#model;
+    const out: Record<string, Float64Array> = {};
+    for (const { name, size, offset } of this.#model.inputs) {
+      const column = new Float64Array(this.N * size);
+      for (let n = 0; n < this.N; n++)
+        column.set(records.subarray(n * recordSize + offset, n * recordSize + offset + size), n * size);
+      out[name] = column;
+    }
+    return out;
+  }
+
   /** The data as it lies in memory: N records, all inputs of a sample side by side. */
   records(): Float64Array {
     return Float64Array.from(this.#host.arena.reals(this.#data, this.N * this.#model.recordSize));
+  }
+
+  /** A hash of the data, or of the law they are drawn from. */
+  fingerprint(): string {
+    this.#fingerprint ??=
+      this.#fresh === null ? hashArrays([this.records()]) : hashText(JSON.stringify(this.#fresh.toJSON()));
+    return this.#fingerprint;
   }
 
   /** A run reads the data until it lets go; memory is given back after the last. */

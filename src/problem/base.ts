@@ -65,17 +65,7 @@ export abstract class ProblemBase {
     this.alive("data");
     if (this.N === Infinity)
       fail("unsupported", "data", "fresh samples are drawn in every step and never stored");
-    const records = this.samples.records();
-    const out: Record<string, Float64Array> = {};
-    for (const { name, size, offset } of this.model.inputs) {
-      const column = new Float64Array(this.N * size);
-      for (let n = 0; n < this.N; n++) {
-        for (let e = 0; e < size; e++)
-          column[n * size + e] = records[n * this.model.recordSize + offset + e]!;
-      }
-      out[name] = column;
-    }
-    return out;
+    return this.samples.columns();
   }
 
   /** A flat theta from named blocks. @throws NoetherflowError naming the block and both shapes */
