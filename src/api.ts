@@ -52,6 +52,7 @@ export type {
   EquilibriumCurve,
   EquilibriumOptions,
   GroupEquilibrium,
+  GroupOptions,
   OrbitEquilibrium,
 } from "./problem/equilibria.ts";
 export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
@@ -64,21 +65,40 @@ export type { SpectralDensity } from "./stats/density.ts";
 export { type Estimate, interval, studentT } from "./stats/estimate.ts";
 export type { NoiseMethod, NoiseMoments } from "./stats/noise.ts";
 export type { Control, LinearOperator } from "./stats/operator.ts";
+export type { ChargeCheck, ChargeFlow } from "./symmetry/charge-flow.ts";
 export type { SymmetryCheck } from "./symmetry/check.ts";
 export type { DiscoveredGenerator, Discovery, DiscoveryOptions } from "./symmetry/discover.ts";
 export type { Equilibrium } from "./symmetry/equilibrium.ts";
+export type { LinearTeacher } from "./symmetry/final-trace.ts";
 export type { DirectionFlow, NoetherFlow } from "./symmetry/flow.ts";
-export { Generator, type GeneratorJSON, symmetry } from "./symmetry/generator.ts";
+export {
+  type BlockValues,
+  Generator,
+  type GeneratorJSON,
+  type Shift,
+  symmetry,
+} from "./symmetry/generator.ts";
 export {
   type Balance,
   type GammaLaw,
+  type InitVariances,
   type MinimumShift,
+  type NamedInit,
   type NormEquilibrium,
   predictions,
   type RankOneData,
   type RankOneLaw,
   type TimeScales,
+  type TraceRatio,
+  type WarmUp,
 } from "./symmetry/predictions.ts";
 export type { StrengthOptions } from "./symmetry/strength.ts";
-export type { SymmetryRow, SymmetrySummary } from "./symmetry/summary.ts";
-export type { BalancedFactors, Gammas, MatrixLike, TwoLayer } from "./symmetry/two-layer.ts";
+export type { LossScale, SymmetryRow, SymmetrySummary } from "./symmetry/summary.ts";
+export type {
+  BalancedFactors,
+  Gammas,
+  GroupFactors,
+  GroupTrend,
+  MatrixLike,
+  TwoLayer,
+} from "./symmetry/two-layer.ts";

@@ -18,19 +18,7 @@ export function readRecord(model: Model, options: SimulateOptions<Generator, Nod
     charges.set(name, chargeOf(model, generatorIn(`record.charges.${name}`, A), `record.charges.${name}`));
   const values = new Map<string, Node>();
   for (const [name, node] of Object.entries(record?.values ?? {})) {
-    const where = `record.values.${name}`;
-    if (typeof node !== "object" || node === null || node.graph !== model.graph) {
-      fail(
-        "shape",
-        where,
-        "expected an expression of this model's parameters",
-        show(node),
-        "Build it with ops from model.leaf(name).",
-      );
-    }
-    if (isSampleValue(node) || node.phase > 0)
-      fail("unsupported", where, "recorded values depend on parameters alone", describe(node));
-    values.set(name, node);
+    values.set(name, expressionIn(`record.values.${name}`, model, node, "recorded values"));
   }
   const matrixCharges = new Map<string, Node>();
   for (const [name, pair] of Object.entries(record?.matrixCharges ?? {})) {
@@ -69,6 +57,22 @@ export function readRecord(model: Model, options: SimulateOptions<Generator, Nod
     values,
     average,
   };
+}
+
+/** An expression of the parameters as it came from a caller; `what` names it in the plural. */
+export function expressionIn(where: string, model: Model, value: unknown, what: string): Node {
+  const node = value as Node | null;
+  if (typeof node !== "object" || node === null || node.graph !== model.graph)
+    return fail(
+      "shape",
+      where,
+      "expected an expression of this model's parameters",
+      show(value),
+      "Build it with ops from model.leaf(name).",
+    );
+  if (isSampleValue(node) || node.phase > 0)
+    fail("unsupported", where, `${what} depend on parameters alone`, describe(node));
+  return node;
 }
 
 /** A generator as it came from a caller. */

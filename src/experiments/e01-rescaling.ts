@@ -20,6 +20,9 @@ const parameters = {
   batch: { value: 16, min: 4, max: 64, integer: true, what: "the larger of the two batch sizes" },
 } satisfies Record<string, Parameter>;
 
+/** Samples that the symmetries are found and measured on. */
+const SAMPLES = 4096;
+
 type Spec = { [K in keyof typeof parameters]: number };
 
 /** Moments of the data that the law of Q needs: D(v) = Var(x^2 v - x y) = a v^2 - 2 b v + c. */
@@ -183,6 +186,18 @@ export const rescaling: Experiment = {
       rows.push(compare(name, run, law, spec));
       curves.push(...drawn(name, run, law));
     }
+    const finite = engine.problem(net, teacher(spec.noiseSd), { samples: SAMPLES, dataSeed: `${seed}/E01` });
+    const { x, y } = finite.data as { x: Float64Array; y: Float64Array };
+    const mean = (p: Float64Array, q: Float64Array) => p.reduce((sum, a, i) => sum + a * q[i]!, 0) / SAMPLES;
+    // the loss at the best v = u w
+    const least = mean(y, y) - (mean(x, y) * mean(x, y)) / mean(x, x);
+    const summary = await finite.report(start, {
+      eta: spec.eta,
+      batchSize: 1,
+      lossAtRest: Math.min(least, finite.loss(start)),
+      ...(control.signal ? { signal: control.signal } : {}),
+    });
+    finite.dispose();
     return {
       rows,
       figures: [
@@ -199,6 +214,7 @@ export const rescaling: Experiment = {
         },
       ],
       runs,
+      symmetries: [{ title: `(u w x − y)² at its start, SGD with S = 1, ${SAMPLES} samples`, summary }],
     };
   },
 };

@@ -1,9 +1,9 @@
 import type { Run } from "../dynamics/result.ts";
 import { ops } from "../graph/ops.ts";
-import type { InitKind } from "../models/init.ts";
 import { momentMatched } from "../models/moment-matched.ts";
 import { meanOf } from "../stats/estimate.ts";
 import { judge } from "../stats/verdict.ts";
+import { initialTrace, type NamedInit } from "../symmetry/predictions/initialisation.ts";
 import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
 import { conservation, linearNet, randomTeacher, type Teacher, teacherSampler } from "./linear-net.ts";
 
@@ -38,16 +38,12 @@ const parameters = {
 
 type Spec = { [K in keyof typeof parameters]: number };
 
-/** Initialisations and the variances of the entries of W and U. */
-const INITS: readonly {
-  readonly kind: InitKind;
-  readonly name: string;
-  variance(d: number, h: number): [W: number, U: number];
-}[] = [
-  { kind: "paperXavier", name: "1/(in+out)", variance: (d, h) => [1 / (d + h), 1 / (d + h)] },
-  { kind: "glorot", name: "Glorot, 2/(in+out)", variance: (d, h) => [2 / (d + h), 2 / (d + h)] },
-  { kind: "lecun", name: "1/fan-in", variance: (d, h) => [1 / d, 1 / h] },
-  { kind: "he", name: "He, 2/fan-in", variance: (d, h) => [2 / d, 2 / h] },
+/** Initialisations, with the variances of the entries of W and U. */
+const INITS: readonly { readonly kind: NamedInit; readonly name: string }[] = [
+  { kind: "paperXavier", name: "1/(in+out)" },
+  { kind: "glorot", name: "Glorot, 2/(in+out)" },
+  { kind: "lecun", name: "1/fan-in" },
+  { kind: "he", name: "He, 2/fan-in" },
 ];
 
 export const sharpness: Experiment = {
@@ -117,10 +113,7 @@ export const sharpness: Experiment = {
       fresh.dispose();
       runs[`SGD, ${name}`] = sgd;
 
-      // at the global minimum K is proportional to Gamma when there is no decay: sigma^2 drops out
-      const gammas = twoLayer.gammas(teacher);
-      const { U: Ue, W: We } = twoLayer.balanced({ V: teacher.V, h, sigma2: 1, ...gammas });
-      const predictedEnd = twoLayer.hessianTrace({ U: Ue, W: We, SigmaX: teacher.SigmaX });
+      const predictedEnd = twoLayer.finalTrace(teacher);
       const relative = (spec.eta * (traceX + dense.trace(teacher.SigmaEps))) / 2;
       const method = `mean over ${replicas} runs`;
       const ends = meanOf(sgd.averages!.values["trace"]!, method);
@@ -145,8 +138,7 @@ export const sharpness: Experiment = {
       );
       const series = sgd.series.values["trace"]!;
       if (sweep) {
-        const [varW, varU] = init.variance(d, h);
-        const predictedStart = 2 * d * h * (varW + varU) * traceX;
+        const predictedStart = initialTrace({ init: init.kind, dx: d, h, dy: d, traceSigmaX: traceX });
         add(
           `start, ${name}`,
           "E Tr ∇²L, 2 dy h (σW² + σU²) Tr Σx",

@@ -2,6 +2,7 @@ import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import type { Prediction, Verdict } from "../stats/verdict.ts";
+import type { SymmetrySummary } from "../symmetry/summary.ts";
 import { rescaling } from "./e01-rescaling.ts";
 import { balance } from "./e04-balance.ts";
 import { sharpness } from "./e05-sharpness.ts";
@@ -41,6 +42,15 @@ export interface Findings {
   readonly rows: readonly Row[];
   readonly figures: readonly Figure[];
   readonly runs: Readonly<Record<string, Run>>;
+  /** Symmetries of its models, each at a theta of interest. */
+  readonly symmetries?: readonly SymmetryTable[];
+}
+
+/** The symmetries of a model at a theta. */
+export interface SymmetryTable {
+  /** Which model, where, under which noise. */
+  readonly title: string;
+  readonly summary: SymmetrySummary;
 }
 
 /** Everything a report needs. */

@@ -279,6 +279,29 @@ export function hessianQuadratic(
   return out;
 }
 
+/**
+ * Gradients of v^T H v of the mean loss with v held fixed, that is T[v, v, .] of its third derivatives T: the way back
+ * through `curvature` in graph/derive.ts.
+ *
+ * @returns [count][P]
+ * @cost    some three Hessian-vector products for each vector
+ */
+export function curvatureGradients(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  vectors: Vectors,
+  count: number,
+): Float64Array {
+  const weight = measure.model.graph.number(1 / measure.N);
+  return mapVectors(measure, "gradient of the curvature", theta, vectors, count, (along) => {
+    const value = curvature(measure.loss, weight, along, measure.N);
+    // what has gone over the batch is one number: its seed is shared by the samples
+    return value === null
+      ? measure.leaves.map(() => null)
+      : pullback(value, weight, measure.leaves, measure.N);
+  });
+}
+
 /** Per-sample Hessian-vector products H_n v of some samples, [rows][P]. */
 export function perSampleHessianVector(
   measure: Measure,

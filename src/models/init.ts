@@ -25,6 +25,16 @@ const KINDS = {
 
 export type InitKind = keyof typeof KINDS;
 
+/**
+ * Variance of the entries of a matrix under a named kind.
+ *
+ * @throws NoetherflowError "name" for a kind that has no variance of its own
+ */
+export function initVariance(where: string, kind: unknown, fanIn: number, fanOut: number): number {
+  const { normal: _, ...named } = KINDS;
+  return named[checkWord(where, "init", kind, Object.keys(named) as (keyof typeof named)[])](fanIn, fanOut);
+}
+
 export interface InitOptions {
   readonly seed: string | number;
   /** Standard deviation for "normal": one number, or one per block. */
@@ -115,5 +125,5 @@ function standardDeviation(model: Model, kind: InitKind, block: Block, std: Init
     return checkNumber("init", `std.${block.name}`, std[block.name], 0);
   }
   if (block.shape.length < 2) return 0;
-  return Math.sqrt(KINDS[kind](block.shape[1]!, block.shape[0]!));
+  return Math.sqrt(initVariance("init", kind, block.shape[1]!, block.shape[0]!));
 }

@@ -2,28 +2,28 @@ import type { RealArray } from "../core/arena.ts";
 import { exp, log } from "../core/elementary.ts";
 import { keyOf } from "../core/key.ts";
 import type { ThetaLike } from "../dynamics/options.ts";
-import { checkFlag, checkKnown, checkObject, fail, show, showShape } from "../errors.ts";
+import { checkFlag, checkNumber, fail, show, showShape } from "../errors.ts";
 import type { Block } from "../graph/model.ts";
 import { readValues } from "../graph/parse.ts";
 import type { Measure } from "../models/measure.ts";
 import { Dense, type Matrix } from "../stats/dense.ts";
-import { dot } from "../stats/operator.ts";
 import { checkSymmetry } from "../symmetry/check.ts";
 import { type CommonBasis, commonBasis, solveCommon } from "../symmetry/common.ts";
+import { checkSquares, energiesAlong } from "../symmetry/energy.ts";
 import {
   chargeAt,
   type Direction,
   type Equilibrium,
   flowAt,
   MU_FLOOR,
-  NOISE_FLOOR,
   solveEquilibrium,
 } from "../symmetry/equilibrium.ts";
 import { flowOf } from "../symmetry/flow.ts";
-import { doubleRotation, type Generator, keyQuery } from "../symmetry/generator.ts";
-import { noiseGradient, noiseSpectrum } from "../symmetry/spectrum.ts";
+import { doubleRotation, type Fitted, type Generator, keyQuery } from "../symmetry/generator.ts";
+import { driftCharge, driftFlow, equilibriumWith } from "../symmetry/motion.ts";
+import { noiseGradient } from "../symmetry/spectrum.ts";
 import { readStrength, type StrengthOptions } from "../symmetry/strength.ts";
-import { TwoLayer } from "../symmetry/two-layer.ts";
+import { type GroupFactors, TwoLayer } from "../symmetry/two-layer.ts";
 import { ProblemSymmetries } from "./symmetries.ts";
 
 /** The noise equilibrium on the orbit of theta, or why there is no closed form. */
@@ -72,14 +72,16 @@ export type CommonEquilibrium =
       readonly charges0: readonly number[];
     };
 
-/** A point of the orbit of all double rotations where dQ/dt = 0. */
-export interface GroupEquilibrium {
-  /** The geometric mean, h x h. */
-  readonly M: Matrix;
-  /** U M^1/2, dy x h, and M^-1/2 W, h x dx. */
-  readonly U: Matrix;
-  readonly W: Matrix;
-  /** theta with both in place. */
+export interface GroupOptions extends EquilibriumOptions {
+  /** The block W holds the transpose, dx x h; the W returned is h x dx all the same. */
+  readonly transposeW?: boolean;
+  /** In [1e-10, 1]: how much of their mean diagonals is added to X_U and X_W; see `trend`. */
+  readonly regularize?: number;
+}
+
+/** A point of the orbit of all double rotations where dQ/dt = 0, or near the infimum where there is none. */
+export interface GroupEquilibrium extends GroupFactors {
+  /** theta with U and W in place. */
   readonly theta: RealArray;
 }
 
@@ -87,6 +89,16 @@ const SHIFTED_WITH_DECAY =
   "weight decay pulls to 0, and this generator turns about another center: there is no closed form";
 const UNTRAINED_WITH_DECAY =
   "weight decay leaves untrained blocks where they are, and this generator moves them: there is no closed form";
+
+const FAR = "Move theta along its orbit with problem.transform, or scale the data or theta.";
+
+/** A list of finite numbers, which may be empty. */
+function readList(where: string, given: ArrayLike<number>): Float64Array {
+  if ((Array.isArray(given) || ArrayBuffer.isView(given)) && given.length === 0) return new Float64Array(0);
+  const { values, shape } = readValues(where, given, null);
+  if (shape.length !== 1) fail("shape", where, "expected a list of numbers", showShape(shape));
+  return values;
+}
 
 /** Where noise and decay balance: on the orbit of one generator, of several, of all rotations of a product. */
 export abstract class ProblemEquilibria extends ProblemSymmetries {
@@ -103,13 +115,17 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    * @source  Ziyin et al. 2024, arXiv:2402.07193, Theorem 1
    */
   equilibrium(theta: ThetaLike, A: Generator, options: EquilibriumOptions): OrbitEquilibrium {
-    const { input, strength, directions, setting, obstacle } = this.#orbit("equilibrium", theta, A, options);
-    if (obstacle === null) return solveEquilibrium(directions, setting);
+    const where = "equilibrium";
+    const { input, strength, directions, setting, obstacle } = this.#orbit(where, theta, A, options);
+    if (obstacle === null)
+      return equilibriumWith(input.drift, solveEquilibrium(directions, setting), setting.gamma);
+    const flow0 = flowOf(input, strength, log).total;
+    this.within(where, "dC/dt", flow0, FAR);
     return {
       status: "none",
       reason: obstacle,
-      flow0: flowOf(input, strength, log).total,
-      charge0: directions.reduce((sum, { mu, q }) => sum + 0.5 * mu * q, 0),
+      flow0,
+      charge0: chargeAt(directions, 0) + (input.drift === null ? 0 : driftCharge(input.drift, 0)),
     };
   }
 
@@ -143,10 +159,10 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
         "See problem.equilibrium for its status.",
       );
     if (obstacle !== null) return refuse(obstacle);
-    const at = solveEquilibrium(directions, setting);
+    const at = equilibriumWith(input.drift, solveEquilibrium(directions, setting), setting.gamma);
     if (at.status !== "finite") return refuse(`status "${at.status}"`);
     const { sigma2, gamma } = strength;
-    const { mu, displaced } = input;
+    const { mu, displaced, drift } = input;
     const least = MU_FLOOR * mu.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
     const acts = (m: number): boolean => Math.abs(m) > least;
     const weights = mu.map((m) => (acts(m) ? m * exp(-2 * at.lambda * m) : 0));
@@ -154,13 +170,15 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
     const { spectrum, key } = this.spectrumOf(generator);
     const noise = noiseGradient(measure, flat, spectrum, key, weights);
     const decay = spectrum.vector(pulled, new Float64Array(this.P));
-    const out = noise.map((x, i) => -(sigma2 * x - 4 * gamma * decay[i]!) / at.slope);
-    if (!out.every(Number.isFinite))
+    const translated = drift?.moved ?? new Float64Array(this.P);
+    const out = noise.map((x, i) => -(sigma2 * x - gamma * (4 * decay[i]! + 2 * translated[i]!)) / at.slope);
+    if (!(at.slope > -Infinity && out.every(Number.isFinite)))
       fail(
         "nonfinite",
         where,
         "derivatives of lambda* within f64",
         `lambda* ${at.lambda}, slope ${at.slope}`,
+        FAR,
       );
     return this.real(out);
   }
@@ -185,15 +203,16 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
     options: EquilibriumOptions,
   ): EquilibriumCurve {
     const where = "equilibriumCurve";
-    const { values: lambda, shape } = readValues(`${where}: lambdas`, lambdas, null);
-    if (shape.length !== 1)
-      fail("shape", `${where}: lambdas`, "expected a list of numbers", showShape(shape));
-    const { directions, setting, obstacle } = this.#orbit(where, theta, A, options);
+    const lambda = readList(`${where}: lambdas`, lambdas);
+    const { input, directions, setting, obstacle } = this.#orbit(where, theta, A, options);
     if (obstacle !== null) fail("unsupported", where, "an orbit with a closed form", obstacle);
+    const { drift } = input;
     return {
       lambda,
-      flow: lambda.map((x) => flowAt(directions, x, setting)),
-      charge: lambda.map((x) => chargeAt(directions, x)),
+      flow: lambda.map(
+        (x) => flowAt(directions, x, setting) + (drift ? driftFlow(drift, setting.gamma, x) : 0),
+      ),
+      charge: lambda.map((x) => chargeAt(directions, x) + (drift ? driftCharge(drift, x) : 0)),
     };
   }
 
@@ -230,24 +249,26 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
     if (!checkFlag(where, "force", options.force))
       for (const A of list) this.#demandExact(where, measure, A, flat);
     const { spectrum, mu, center, key } = this.#commonBasis(where, list);
-    const s = noiseSpectrum(measure, flat, spectrum, key);
     const from = center === null ? flat : flat.map((x, i) => x - center[i]!);
-    const displaced = spectrum.coordinates(from);
+    const { s, q, displaced } = energiesAlong(where, measure, flat, from, spectrum, mu, key);
     const own = spectrum.coordinates(this.decaying(flat));
-    const floor = this.noiseFloor(measure, flat);
-    const sum = (of: (i: number) => number): number[] =>
-      mu.map((m) => m.reduce((total, x, i) => (x === 0 ? total : total + x * of(i)), 0));
-    const flows0 = sum((i) => sigma2 * (s[i]! <= floor ? 0 : s[i]!) - 2 * gamma * displaced[i]! * own[i]!);
-    const charges0 = sum((i) => 0.5 * displaced[i]! * displaced[i]!);
+    const sum = (name: string, of: (i: number) => number): number[] =>
+      mu.map((m) => {
+        const total = m.reduce((partial, x, i) => (x === 0 ? partial : partial + x * of(i)), 0);
+        this.within(where, name, total, FAR);
+        return total;
+      });
+    const flows0 = sum("dC/dt", (i) => sigma2 * s[i]! - 2 * gamma * displaced[i]! * own[i]!);
+    const charges0 = sum("the charge", (i) => 0.5 * q[i]!);
     const obstacle = this.#obstacle(gamma, list);
     if (obstacle !== null) return { status: "none", reason: obstacle, direction: null, flows0, charges0 };
     const directions = Array.from(s, (x, i) => ({
       mu: mu.map((m) => m[i]!),
       s: x,
-      q: displaced[i]! * displaced[i]!,
+      q: q[i]!,
     }));
     const dense = new Dense(this.host);
-    const at = solveCommon(where, directions, list.length, { sigma2, gamma, floor }, dense);
+    const at = solveCommon(where, directions, list.length, { sigma2, gamma }, dense);
     if (at.status === "none") {
       const direction = at.direction && [...at.direction];
       return { status: "none", reason: at.reason, direction, flows0, charges0 };
@@ -258,13 +279,14 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
     });
     const there = spectrum.vector(moved, from);
     if (center !== null) for (const [i, c] of center.entries()) there[i] = there[i]! + c;
+    for (const x of there) this.within(where, "theta at rest", x, FAR);
     return {
       status: "finite",
       lambda: [...at.lambda],
       theta: this.real(there),
       flows0,
       charges0,
-      charges: sum((i) => 0.5 * moved[i]! * moved[i]!),
+      charges: sum("the charge at rest", (i) => 0.5 * moved[i]! * moved[i]!),
       flat: at.flat,
       iterations: at.iterations,
       residual: at.residual,
@@ -279,33 +301,31 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    *
    * the least sigma^2 Tr Sigma + 2 gamma |theta|^2 of the group's orbit, unique up to a rotation between U and W.
    *
-   * @param shape.transposeW the block W holds the transpose, dx x h; the W returned is h x dx all the same
-   * @returns M, U*, W* and theta with both in place
-   * @throws  NoetherflowError "range" where X_U or X_W is singular: the infimum may then lie at infinity; "unsupported" for
-   *          a loss that is no function of U W, unless `force`
+   * Where X_U or X_W is singular (h > min(dx, dy), a dead neuron) the infimum may lie at infinity. With `regularize` = e that
+   * of X_U + e (mean diagonal) I and X_W likewise is returned; `trend` tells from e / 100 whether theta* has a limit.
+   *
+   * @returns M, U*, W*, theta with both in place, and the trend where it is regularized
+   * @throws  NoetherflowError "range" where X_U or X_W is singular, unless `regularize`; "unsupported" for a loss that is no
+   *          function of U W, unless `force`; "nonfinite" where theta or its gradients are beyond f64
    * @cost    that of `noiseMoments`, and O(h^3); the symmetry is checked once per pair
-   * @source  theory.md, 8 (closed form), Proposition 1 of Ziyin et al. 2024, arXiv:2402.07193
+   * @source  theory.md, 8 (closed form) and 16; Proposition 1 of Ziyin et al. 2024, arXiv:2402.07193
    */
-  groupEquilibrium(
-    theta: ThetaLike,
-    U: string,
-    W: string,
-    options: EquilibriumOptions,
-    shape: { transposeW?: boolean } = {},
-  ): GroupEquilibrium {
+  groupEquilibrium(theta: ThetaLike, U: string, W: string, options: GroupOptions): GroupEquilibrium {
     const where = "groupEquilibrium";
     const flat = this.checked(where, theta);
     const measure = this.perSample(where);
-    const { sigma2, gamma } = readStrength(where, options, this.N, ["force"]);
-    checkKnown(where, checkObject(where, "{ transposeW? }", shape), ["transposeW"]);
-    const transposeW = checkFlag(where, "transposeW", shape.transposeW);
-    for (const name of [U, W]) this.model.block(name, where);
+    const more = ["force", "transposeW", "regularize"];
+    const { sigma2, gamma } = readStrength(where, options, this.N, more);
+    const transposeW = checkFlag(where, "transposeW", options.transposeW);
+    const { regularize } = options;
+    if (regularize !== undefined) checkNumber(where, "regularize", regularize, 1e-10, 1);
+    const [up, down] = [this.model.block(U, where), this.model.block(W, where)];
+    checkSquares(where, measure, flat, [up, down]);
     const { SU, SW } = this.noiseMoments(theta, U, W, { transposeW });
-    const rotation = this.#genericRotation(U, W, transposeW);
+    const rotation = this.fitting(where, this.#genericRotation(U, W, transposeW));
     if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, rotation, flat);
     const obstacle = this.#obstacle(gamma, [rotation]);
     if (obstacle !== null) fail("unsupported", where, "a product whose factors both decay", obstacle);
-    const [up, down] = [this.model.block(U), this.model.block(W)];
     const dense = new Dense(this.host);
     const matrixIn = ({ offset, shape: [rows = 1, cols = 1] }: Block) => ({
       rows,
@@ -314,7 +334,11 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
     });
     const turned = (m: Matrix): Matrix => (transposeW ? dense.transpose(m) : m);
     const h = up.shape[1]!;
-    const moment = (values: ArrayLike<number>) => ({ rows: h, cols: h, values: Float64Array.from(values) });
+    const moment = (values: ArrayLike<number>) => ({
+      rows: h,
+      cols: h,
+      values: Float64Array.from(values),
+    });
     const at = new TwoLayer(dense).groupEquilibrium({
       U: matrixIn(up),
       W: turned(matrixIn(down)),
@@ -322,6 +346,7 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
       SW: moment(SW),
       sigma2,
       gamma,
+      regularize,
     });
     flat.set(at.U.values, up.offset);
     flat.set(turned(at.W).values, down.offset);
@@ -335,8 +360,8 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
     const measure = this.perSample(where);
     const strength = readStrength(where, options, this.N, ["force"]);
     if (!checkFlag(where, "force", options.force)) this.#demandExact(where, measure, generator, flat);
-    const input = this.directions(measure, flat, generator);
-    const { mu, s, displaced } = input;
+    const input = this.directions(where, measure, flat, generator);
+    const { mu, s, q } = input;
     const { sigma2, gamma } = strength;
     return {
       measure,
@@ -344,19 +369,20 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
       generator,
       input,
       strength,
-      directions: Array.from(
-        mu,
-        (m, i): Direction => ({ mu: m, s: s[i]!, q: displaced[i]! * displaced[i]! }),
-      ),
-      setting: { sigma2, gamma, floor: input.floor, energyFloor: NOISE_FLOOR * dot(displaced, displaced) },
+      directions: Array.from(mu, (m, i): Direction => ({ mu: m, s: s[i]!, q: q[i]! })),
+      setting: { sigma2, gamma },
       obstacle: this.#obstacle(gamma, [generator]),
     };
   }
 
   /** Why orbits of these generators have no closed form, or null. */
-  #obstacle(gamma: number, generators: readonly Generator[]): string | null {
+  #obstacle(gamma: number, generators: readonly Fitted[]): string | null {
     if (gamma === 0) return null;
-    if (generators.some(({ center }) => center !== null)) return SHIFTED_WITH_DECAY;
+    const isShifted = (A: Fitted): boolean => {
+      const { spectrum, center, drift } = this.motion(A);
+      return center !== null || (drift !== null && spectrum.mu.some((x) => x !== 0));
+    };
+    if (generators.some(isShifted)) return SHIFTED_WITH_DECAY;
     return generators.some((A) => this.#movesUntrained(A)) ? UNTRAINED_WITH_DECAY : null;
   }
 
@@ -371,7 +397,7 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
   }
 
   /** Eigenvectors that generators share, kept for the last list that began with this one. */
-  #commonBasis(where: string, generators: readonly Generator[]): CommonBasis & { key: string } {
+  #commonBasis(where: string, generators: readonly Fitted[]): CommonBasis & { key: string } {
     const [first] = generators as [Generator];
     const known = this.#common.get(first);
     if (known?.of.length === generators.length && known.of.every((A, k) => A === generators[k]))
@@ -402,7 +428,8 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
   #demandExact(where: string, measure: Measure, A: Generator, theta: Float64Array): void {
     let exact = this.#exact.get(A);
     if (exact === undefined) {
-      const { verdict } = checkSymmetry(measure, A, this.spectrumOf(A).spectrum, keyOf(where, "0"), theta);
+      const { spectrum } = this.spectrumOf(A);
+      const { verdict } = checkSymmetry(measure, A, spectrum, keyOf(where, "0"), theta, where);
       exact = verdict === "exact";
       this.#exact.set(A, exact);
     }

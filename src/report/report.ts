@@ -1,5 +1,9 @@
 import type { Figure, Result, Row } from "../experiments/experiment.ts";
 import { drawFigure, legendOf } from "./figure.ts";
+import { escapeHtml, page, scrolling } from "./page.ts";
+import { symmetriesHTML } from "./symmetries.ts";
+
+export { type SymmetryPageOptions, symmetryPage } from "./symmetries.ts";
 
 /** What made a report: shown in it, and needed to make it again. */
 export interface Provenance {
@@ -27,6 +31,7 @@ export function reportJSON(results: readonly Result[], provenance: Provenance): 
       spec: r.spec,
       rows: r.rows,
       figures: r.figures,
+      symmetries: (r.symmetries ?? []).map(({ title, summary }) => ({ title, summary: summary.toJSON() })),
       runs: Object.fromEntries(
         Object.entries(r.runs).map(([name, run]) => [
           name,
@@ -98,16 +103,9 @@ export function reportHTML(results: readonly Result[], provenance: Provenance): 
       return `<tr><th scope="row"><a href="#${escapeHtml(r.id)}">${escapeHtml(r.id)}</a></th><td>${escapeHtml(r.title)}</td><td class="n">${good} of ${r.rows.length}</td><td class="n">${(r.elapsedMs / 1000).toFixed(1)} s</td></tr>`;
     })
     .join("\n");
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>noetherflow: predicted and measured</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<header>
+  return page(
+    "noetherflow: predicted and measured",
+    `<header>
 <p class="eyebrow">noetherflow ${escapeHtml(provenance.version)}</p>
 <h1>Where gradient noise moves a conserved charge</h1>
 <p class="lead">Each row compares what theory predicts with what was measured by running the optimiser. ${agreeing} of ${rows.length} rows agree. A row agrees when
@@ -115,9 +113,13 @@ the two numbers differ by at most 4.9 standard errors plus the model error that 
 </header>
 <main>
 <section aria-labelledby="summary"><h2 id="summary">Summary</h2>
-<div class="scroll" tabindex="0" role="region" aria-label="Summary of the experiments"><table><thead><tr><th scope="col">Experiment</th><th scope="col">Title</th><th scope="col" class="n">Rows that agree</th><th scope="col" class="n">Time</th></tr></thead>
-<tbody>${summary}</tbody></table></div></section>
+${scrolling(
+  "Summary of the experiments",
+  `<table><thead><tr><th scope="col">Experiment</th><th scope="col">Title</th><th scope="col" class="n">Rows that agree</th><th scope="col" class="n">Time</th></tr></thead>
+<tbody>${summary}</tbody></table>`,
+)}</section>
 ${results.map(experimentHTML).join("\n")}
+${symmetriesHTML(results)}
 </main>
 <footer><h2>How this was made</h2>
 <dl>
@@ -126,10 +128,8 @@ ${results.map(experimentHTML).join("\n")}
 <dt>Numbers</dt><dd>${escapeHtml(provenance.dtype)}, variant ${escapeHtml(provenance.variant)}, random stream ${provenance.streamVersion}; the same bits on every host</dd>
 <dt>Wasm sha256</dt><dd><code>${escapeHtml(provenance.wasmSha256 ?? "not known")}</code></dd>
 <dt>Host</dt><dd>${escapeHtml(provenance.host)}</dd>
-</dl></footer>
-</body>
-</html>
-`;
+</dl></footer>`,
+  );
 }
 
 function experimentHTML(r: Result): string {
@@ -151,10 +151,13 @@ function experimentHTML(r: Result): string {
 <p>${escapeHtml(r.question)}</p>
 <p><strong>What to look for.</strong> ${escapeHtml(r.claim)}</p>
 ${r.figures.map(figureHTML).join("\n")}
-<div class="scroll" tabindex="0" role="region" aria-label="Rows of ${escapeHtml(r.id)}"><table>
+${scrolling(
+  `Rows of ${r.id}`,
+  `<table>
 <caption>Predicted and measured</caption>
 <thead><tr><th scope="col">Case</th><th scope="col">Quantity</th><th scope="col" class="n">Predicted</th><th scope="col" class="n">± model</th><th scope="col" class="n">Measured</th><th scope="col" class="n">Std. error</th><th scope="col">Verdict</th></tr></thead>
-<tbody>${rows}</tbody></table></div>
+<tbody>${rows}</tbody></table>`,
+)}
 <p class="fine">The model error covers ${escapeHtml(neglected.join("; "))}.</p>
 <p class="fine"><strong>Settings.</strong> ${spec}</p>
 <p class="fine"><strong>Source.</strong> ${escapeHtml(r.source)}</p>
@@ -171,44 +174,3 @@ function figureHTML(figure: Figure): string {
 <div class="plot">${drawFigure(figure)}</div>
 </figure>`;
 }
-
-function escapeHtml(text: string): string {
-  return text
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll('"', "&quot;");
-}
-
-const STYLE = `
-:root{color-scheme:light dark;--ink:#16202b;--soft:#55616e;--line:#d7dde3;--paper:#fff;--panel:#f5f7f9;--yes:#00664b;--no:#a23400;--link:#005a8c}
-@media (prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#a3b0bd;--line:#37424d;--paper:#12181f;--panel:#1a222b;--yes:#5fd3b0;--no:#ffab7a;--link:#7cc4f0}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:60rem;padding:2.5rem 1.25rem 4rem;background:var(--paper);color:var(--ink);font:1rem/1.6 system-ui,-apple-system,"Segoe UI",sans-serif}
-h1{font-size:2rem;line-height:1.2;margin:.2rem 0 1rem;letter-spacing:-.01em}
-h2{font-size:1.3rem;margin:3rem 0 .75rem;line-height:1.3}
-.eyebrow{margin:0;color:var(--soft);font-size:.9rem;letter-spacing:.04em}
-.lead{font-size:1.1rem;max-width:46rem}
-.id{color:var(--soft);font-weight:500;margin-right:.35rem}
-a{color:var(--link)}
-table{border-collapse:collapse;width:100%;font-size:.93rem}
-caption{text-align:left;color:var(--soft);padding:.25rem 0}
-th,td{padding:.5rem .7rem .5rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-thead th{color:var(--soft);font-weight:600;white-space:nowrap}
-tbody th{font-weight:600}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.verdict{font-weight:650;white-space:nowrap}.yes{color:var(--yes)}.yes::before{content:"✓ "}.no{color:var(--no)}.no::before{content:"✗ "}
-.scroll{overflow-x:auto}
-figure{margin:1.5rem 0;padding:1rem 1.1rem;background:var(--panel);border-radius:.6rem}
-figcaption{font-size:.95rem}
-.plot svg{width:100%;height:auto;display:block}
-.legend{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;font-size:.9rem;margin:.6rem 0}
-.legend i{display:inline-block;width:1.4rem;height:.2rem;margin-right:.45rem;vertical-align:middle;border-radius:1px}
-.legend i.dash{height:0;border-top:2px dashed currentColor;border-radius:0}
-.fine{font-size:.9rem;color:var(--soft)}.fine span{margin-right:.9rem;white-space:nowrap}
-code{font:.92em ui-monospace,SFMono-Regular,Menlo,monospace}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.3rem 1.2rem;font-size:.93rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-footer{border-top:1px solid var(--line);margin-top:3rem}
-@media (max-width:40rem){dl{grid-template-columns:1fr}dt{margin-top:.4rem}}
-@media print{body{max-width:none;padding:0;font-size:10pt}figure,tr{break-inside:avoid}h2{break-after:avoid}.scroll{overflow:visible}}
-`;

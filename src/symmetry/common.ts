@@ -4,7 +4,7 @@ import type { Model } from "../graph/model.ts";
 import type { Dense, Matrix as DenseMatrix } from "../stats/dense.ts";
 import { actionOn } from "./action.ts";
 import { type Direction, MU_FLOOR, solveEquilibrium } from "./equilibrium.ts";
-import { type BlockAction, Generator, type Matrix, resolved } from "./generator.ts";
+import { type BlockAction, type Fitted, Generator, type Matrix, resolved } from "./generator.ts";
 import { Spectrum } from "./spectrum.ts";
 
 /** Eigenvectors that several generators share, and their eigenvalues. */
@@ -42,7 +42,7 @@ interface Action {
 export function commonBasis(
   where: string,
   model: Model,
-  generators: readonly Generator[],
+  generators: readonly Fitted[],
   dense: Dense,
 ): CommonBasis {
   const center = commonCenter(where, generators);
@@ -80,9 +80,16 @@ export function commonBasis(
   );
 }
 
-function commonCenter(where: string, generators: readonly Generator[]): Float64Array | null {
+function commonCenter(where: string, generators: readonly Fitted[]): Float64Array | null {
   const { center } = generators[0]!;
   for (const [k, A] of generators.entries()) {
+    if (A.translation !== null)
+      fail(
+        "unsupported",
+        where,
+        "generators without a translation",
+        `generator ${k} (${A.name}), which translates`,
+      );
     const isSame =
       A.center === null || center === null
         ? A.center === center
@@ -261,14 +268,14 @@ export function solveCommon(
   where: string,
   directions: readonly CommonDirection[],
   K: number,
-  setting: { readonly sigma2: number; readonly gamma: number; readonly floor: number },
+  setting: { readonly sigma2: number; readonly gamma: number },
   dense: Dense,
 ): CommonRest {
   // generators of any size alike: lambda is in units of 1 / max |mu_k| until the end
   const unit = new Float64Array(K);
   for (const { mu } of directions) for (let k = 0; k < K; k++) unit[k] = Math.max(unit[k]!, Math.abs(mu[k]!));
   for (let k = 0; k < K; k++) unit[k] = unit[k] === 0 ? 1 : 1 / unit[k]!;
-  const terms = termsOf(directions, unit, setting);
+  const terms = termsOf(where, directions, unit, setting);
   if (terms.length === 0)
     return {
       status: "none",
@@ -307,9 +314,10 @@ export function solveCommon(
 
 /** Terms of Psi, those with one slope added up; terms that do not depend on lambda left out. */
 function termsOf(
+  where: string,
   directions: readonly CommonDirection[],
   unit: Float64Array,
-  { sigma2, gamma, floor }: { readonly sigma2: number; readonly gamma: number; readonly floor: number },
+  { sigma2, gamma }: { readonly sigma2: number; readonly gamma: number },
 ): Term[] {
   const sums = new Map<string, { size: number; slope: Float64Array }>();
   const put = (size: number, sign: number, mu: Float64Array): void => {
@@ -322,10 +330,20 @@ function termsOf(
   };
   for (const { mu, s, q } of directions) {
     const scaled = unit.map((u, k) => u * mu[k]!);
-    put(s <= floor ? 0 : sigma2 * s, -1, scaled);
+    put(sigma2 * s, -1, scaled);
     put(2 * gamma * q, 1, scaled);
   }
-  return [...sums.values()].map(({ size, slope }) => ({ weight: log(size), slope }));
+  return [...sums.values()].map(({ size, slope }) => {
+    if (size === Infinity)
+      fail(
+        "nonfinite",
+        where,
+        "noise and decay within f64",
+        "a sum beyond 1.8e308",
+        "Scale sigma2 or weightDecay.",
+      );
+    return { weight: log(size), slope };
+  });
 }
 
 function dot(a: Float64Array, b: Float64Array): number {

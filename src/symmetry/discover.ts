@@ -29,19 +29,19 @@ export class DiscoveredGenerator extends Generator {
   readonly flat: boolean;
   /** 1 if A is indefinite, 2 if semidefinite; null where A = 0, or is not symmetric and so has no charge. */
   readonly class: 1 | 2 | null;
-  /** The constant part of the field that no center explains, P values: A (theta - center) + translation. */
-  readonly translation: Float64Array | null;
+  declare readonly center: Float64Array | null;
+  /** What of the constant part no center explains, P values. */
+  declare readonly translation: Float64Array | null;
 
   /** @internal */
   constructor(
     name: string,
-    parts: Pick<Generator, "blocks" | "dense" | "center">,
-    more: Pick<DiscoveredGenerator, "flat" | "class" | "translation">,
+    parts: Pick<Generator, "blocks" | "dense" | "center" | "translation">,
+    more: Pick<DiscoveredGenerator, "flat" | "class">,
   ) {
-    super(name, parts.blocks, parts.dense, parts.center);
+    super(name, parts.blocks, parts.dense, parts.center, parts.translation);
     this.flat = more.flat;
     this.class = more.class;
-    this.translation = more.translation;
   }
 }
 
@@ -316,11 +316,15 @@ class Search {
     for (const [i, e] of entries.entries()) shift[e] = b[i]!;
     const A = new Generator(name, parts.blocks, parts.dense, null);
     const isZero = linear.every((x) => x === 0);
-    if (isZero || (form === "general" && !isSymmetric(A)))
+    if (isZero) {
+      const nothing = { blocks: new Map(), dense: null, center: null };
+      return new DiscoveredGenerator(name, { ...nothing, translation: shift }, { flat, class: null });
+    }
+    if (form === "general" && !isSymmetric(A))
       return new DiscoveredGenerator(
         name,
-        { ...parts, center: null },
-        { flat, class: null, translation: isZero ? shift : null },
+        { ...parts, center: null, translation: null },
+        { flat, class: null },
       );
     const spectrum = new Spectrum(model, A, new Dense(this.#measure.host));
     const { mu } = spectrum;
@@ -341,8 +345,8 @@ class Search {
     }
     return new DiscoveredGenerator(
       name,
-      { ...parts, center },
-      { flat, class: rises && falls ? 1 : 2, translation },
+      { ...parts, center, translation },
+      { flat, class: rises && falls ? 1 : 2 },
     );
   }
 

@@ -10,16 +10,12 @@ export interface Direction {
   readonly q: number;
 }
 
-/** What moves theta, and what of a spectrum is rounding. */
+/** What moves theta. */
 export interface EquilibriumSetting {
   /** sigma^2 = eta / (2 S_eff). */
   readonly sigma2: number;
   /** gamma in L + gamma |theta|^2 (PyTorch's weight_decay is 2 gamma); 0 when absent. */
   readonly gamma?: number | undefined;
-  /** An s at or below this counts as 0: NOISE_FLOOR times the mean of |g|^2; 0 when absent. */
-  readonly floor?: number | undefined;
-  /** A q at or below this counts as 0; 0 when absent. */
-  readonly energyFloor?: number | undefined;
 }
 
 /** Where the charge comes to rest on the orbit e^(lambda A) theta. */
@@ -43,8 +39,6 @@ export interface Equilibrium {
   readonly residual: number;
 }
 
-/** s below this times the mean of |g|^2 is what rounding leaves of no noise. */
-export const NOISE_FLOOR = 1e-24;
 /** |mu| below this times the largest is what rounding leaves of 0. */
 export const MU_FLOOR = 1e-12;
 /** Far more than spectra need: see rootOf. */
@@ -190,12 +184,8 @@ export function productDirections(parts: readonly ProductEnergies[]): Direction[
 
 // --- the spectrum ------------------------------------------------------------------------------------------
 
-/** Directions that count: |mu| above rounding, s and q at or below their floors set to 0, those of one mu added up. */
+/** Directions that count, |mu| above rounding; those of one mu added up. */
 function cleaned(where: string, directions: readonly Direction[], setting: EquilibriumSetting): Direction[] {
-  const floors = {
-    s: checkNumber(where, "floor", setting.floor ?? 0, 0),
-    q: checkNumber(where, "energyFloor", setting.energyFloor ?? 0, 0),
-  };
   checkNumber(where, "sigma2", setting.sigma2, 0);
   checkNumber(where, "gamma", setting.gamma ?? 0, 0);
   let largest = 0;
@@ -210,20 +200,17 @@ function cleaned(where: string, directions: readonly Direction[], setting: Equil
     );
   const byMu = new Map<number, { s: number; q: number }>();
   for (const { mu, s, q } of directions) {
-    const energies = { s: energy(where, "s", s, floors.s), q: energy(where, "q", q, floors.q) };
     if (Math.abs(mu) <= MU_FLOOR * largest) continue;
+    checkNumber(where, "s", s, 0);
+    checkNumber(where, "q", q, 0);
     const sum = byMu.get(mu);
-    if (sum === undefined) byMu.set(mu, energies);
+    if (sum === undefined) byMu.set(mu, { s, q });
     else {
-      sum.s = checkNumber(where, "the sum of s", sum.s + energies.s);
-      sum.q = checkNumber(where, "the sum of q", sum.q + energies.q);
+      sum.s = checkNumber(where, "the sum of s", sum.s + s);
+      sum.q = checkNumber(where, "the sum of q", sum.q + q);
     }
   }
   return [...byMu].map(([mu, { s, q }]) => ({ mu, s, q }));
-}
-
-function energy(where: string, name: string, value: number, floor: number): number {
-  return checkNumber(where, name, value, -floor) <= floor ? 0 : value;
 }
 
 function sidesOf(directions: readonly Direction[], { sigma2, gamma = 0 }: EquilibriumSetting): Sides {

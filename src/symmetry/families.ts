@@ -1,6 +1,6 @@
 import { norm } from "../stats/operator.ts";
 import { type Ansatz, rowsAndColumns, type Slot, slotsOf, type Unit } from "./ansatz.ts";
-import type { BlockAction } from "./generator.ts";
+import type { BlockAction, Matrix } from "./generator.ts";
 import { nullSpace, type Span } from "./null-space.ts";
 import { neat } from "./translations.ts";
 
@@ -173,6 +173,92 @@ function exchanges(ansatz: Ansatz, space: Span, tolerance: number): Member[] {
     }
   }
   return out;
+}
+
+/** Work that a search for places may take, in multiply-adds, and the terms of what it finds. */
+const PLACES_WORK = 3e8;
+const MOST_TERMS = 4;
+
+/**
+ * Members that act on rows or columns at different places, as where one block holds key and query side by side:
+ *
+ *   sum_p w_p (E_(p, p + d) + E_(p + d, p))   over the places p of every slot, one distance d at a time
+ *
+ * At most four places each. Nothing where that is too much work.
+ */
+export function scattered(
+  ansatz: Ansatz,
+  space: Span,
+  fix: (a: Float64Array) => Float64Array,
+  tolerance: number,
+): Member[] {
+  const slots = slotsOf(ansatz.blocks);
+  const all = slots.reduce((n, slot) => n + slot.size, 0);
+  const most = slots.reduce((n, slot) => Math.max(n, slot.size), 0);
+  if (most * all * all * ansatz.linear > PLACES_WORK) return [];
+  const out: Member[] = [];
+  for (const mirror of ansatz.form === "general" ? ([1, -1] as const) : ([1] as const)) {
+    for (let d = most - 1; d >= (mirror < 0 ? 1 : 0); d--) {
+      const places = slots.flatMap((slot) =>
+        Array.from({ length: Math.max(0, slot.size - d) }, (_, p) => {
+          const vector = ansatz.unit(slot, { k: p, l: p + d, mirror });
+          return vector === null ? [] : [{ slot, p, vector }];
+        }).flat(),
+      );
+      const vectors = places.map((place) => place.vector);
+      for (const weights of common(space, vectors.map(fix), tolerance)) {
+        const first = weights.find((w) => w !== 0);
+        const used = weights.filter((w) => w !== 0).length;
+        if (first === undefined || used > MOST_TERMS) continue;
+        const scaled = weights.map((w) => w / first);
+        const linear = combined(vectors, scaled);
+        if (!(space.distance(fix(linear)) < tolerance)) continue;
+        const terms = places.flatMap(({ slot, p }, i) =>
+          scaled[i] === 0 ? [] : [{ slot, p, weight: scaled[i]! }],
+        );
+        const name = placesName(terms, d, mirror);
+        out.push(mirror < 0 ? { name, linear } : { name, linear, blocks: placedBlocks(terms, d) });
+      }
+    }
+  }
+  return out;
+}
+
+interface Place {
+  readonly slot: Slot;
+  readonly p: number;
+  readonly weight: number;
+}
+
+function placedBlocks(terms: readonly Place[], d: number): Map<string, BlockAction> {
+  const blocks = new Map<string, { left?: Matrix; right?: Matrix }>();
+  for (const { slot, p, weight } of terms) {
+    const { block, side, size } = slot;
+    const action = blocks.get(block.name) ?? {};
+    action[side] ??= { size, values: new Float64Array(size * size) };
+    action[side].values[p * size + p + d] = weight;
+    action[side].values[(p + d) * size + p] = weight;
+    blocks.set(block.name, action);
+  }
+  return blocks;
+}
+
+/** "columns (0, 1) of QK against columns (2, 3) of QK". */
+function placesName(terms: readonly Place[], d: number, mirror: 1 | -1): string {
+  const nameOf = ({ slot: { block, side }, p, weight }: Place): string => {
+    const factor = Math.abs(Math.abs(weight) - 1) < 1e-6 ? "" : `${numberName(Math.abs(weight))} `;
+    if (block.size === 1) return `${factor}${block.name}`;
+    if (block.shape.length < 2) return `${factor}${block.name}[${d === 0 ? p : `${p}, ${p + d}`}]`;
+    const line = side === "left" ? "row" : "column";
+    return `${factor}${d === 0 ? `${line} ${p}` : `${line}s (${p}, ${p + d})`} of ${block.name}`;
+  };
+  const names = (sign: number): string =>
+    terms
+      .filter((t) => Math.sign(t.weight) === sign)
+      .map(nameOf)
+      .join(" and ");
+  const down = names(-1);
+  return `${names(1)}${down === "" ? "" : ` against ${down}`}${mirror < 0 ? " turned" : ""}`;
 }
 
 /**

@@ -5,7 +5,7 @@ export interface DirectionFlow {
   readonly mu: number;
   /** Variance of the gradient along it. */
   readonly s: number;
-  /** Square of theta's coordinate (less the center's). */
+  /** Square of theta's coordinate (less that of the center, which b moves). */
   readonly q: number;
   /** mu sigma^2 s */
   readonly noise: number;
@@ -15,9 +15,9 @@ export interface DirectionFlow {
 export interface NoetherFlow {
   /** sigma^2 Tr[Sigma A] */
   readonly noise: number;
-  /** -2 gamma (A (theta - c)) . theta */
+  /** -2 gamma J . theta, J = A (theta - c) + b */
   readonly decay: number;
-  /** -(A (theta - c)) . gbar: 0 for a symmetry */
+  /** -J . gbar: 0 for a symmetry */
   readonly gradient: number;
   /** noise + decay + gradient */
   readonly total: number;
@@ -39,10 +39,27 @@ export interface NoetherFlow {
 export interface FlowInput {
   readonly mu: Float64Array;
   readonly s: Float64Array;
-  /** Coordinates of theta - c, of theta, and of gbar. */
+  /** Coordinates of theta less the center, of theta, and of gbar. */
   readonly displaced: Float64Array;
   readonly theta: Float64Array;
   readonly mean: Float64Array;
+  /** What a translation adds; null without one. */
+  readonly drift: Drift | null;
+}
+
+/** A translation b along which A is 0, beside a theta. */
+export interface Drift {
+  /** |b|^2, b . theta and b . gbar. */
+  readonly squared: number;
+  readonly theta: number;
+  readonly mean: number;
+  /** b . theta and |b|^2 over the blocks that weight decay moves. */
+  readonly decaying: number;
+  readonly decayingSquared: number;
+  /** b on these blocks, P values. */
+  readonly moved: Float64Array;
+  /** The charge less 1/2 sum_i mu_i q_i + b . theta. */
+  readonly constant: number;
 }
 
 /** Eigenvalues this small beside the largest are 0. */
@@ -51,13 +68,15 @@ const ZERO = 1e-12;
 /**
  * dC/dt of a generator by its eigen-directions:
  *
- *   dC/dt = sum_i mu_i (sigma^2 s_i - 2 gamma p_i theta_i - p_i gbar_i),   p the coordinates of theta - c
+ *   dC/dt = sum_i mu_i (sigma^2 s_i - 2 gamma p_i theta_i - p_i gbar_i) - b . (2 gamma theta + gbar)
+ *
+ * with p the coordinates of theta less the center, and b the translation where A does not act.
  *
  * @param log natural logarithm with the same bits on every host
  * @source Ziyin et al. 2024, arXiv:2402.07193, eqs. 5 and 7
  */
 export function flowOf(
-  { mu, s, displaced, theta, mean }: FlowInput,
+  { mu, s, displaced, theta, mean, drift }: FlowInput,
   { sigma2, gamma, discrete }: Strength,
   log: (x: number) => number,
 ): NoetherFlow {
@@ -75,13 +94,18 @@ export function flowOf(
     absolute += 2 * gamma * Math.abs(m * displaced[i]! * theta[i]!);
     directions.push({ mu: m, s: s[i]!, q: displaced[i]! * displaced[i]!, noise });
   }
+  if (drift !== null) {
+    decay -= 2 * gamma * drift.decaying;
+    gradient -= drift.mean;
+    absolute += 2 * gamma * Math.abs(drift.decaying);
+  }
   const size = plus + minus + absolute;
   return {
     noise: plus - minus,
-    decay,
-    gradient,
-    total: plus - minus + decay + gradient,
-    discrete: discrete * finite,
+    decay: decay + 0, // no -0
+    gradient: gradient + 0,
+    total: plus - minus + decay + gradient + 0,
+    discrete: discrete * finite + 0,
     plus,
     minus,
     logRatio: plus + minus > 0 ? log(plus / minus) : Number.NaN,

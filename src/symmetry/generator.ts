@@ -36,6 +36,18 @@ export interface Matrix {
   readonly values: Float64Array;
 }
 
+/** A vector of parameter space: flat, or values of some named blocks and 0 in the others. */
+export type Shift = Float64Array | ReadonlyMap<string, BlockValues>;
+
+/** Values of one block as they were given, row-major. */
+export interface BlockValues {
+  readonly shape: readonly number[];
+  readonly values: Float64Array;
+}
+
+/** A number, a list, or a list of rows. */
+type NestedValues = number | number[] | number[][];
+
 export interface GeneratorJSON {
   name?: string;
   blocks?: Record<
@@ -43,31 +55,36 @@ export interface GeneratorJSON {
     { scalar?: number; left?: number[][]; right?: number[][]; rows?: number[]; columns?: number[] }
   >;
   dense?: number[];
-  center?: number[];
+  center?: number[] | Record<string, NestedValues>;
+  translation?: number[] | Record<string, NestedValues>;
 }
 
 /**
- * A symmetric generator A of an exponential transformation theta -> e^(lambda A) theta, as plain
- * data over named blocks, or dense. With a center c the field is A (theta - c). Immutable.
+ * The field A (theta - c) + b of a one-parameter transformation of theta, as plain data: a symmetric A over named blocks, or
+ * dense; a center c and a translation b, 0 where absent. Without them it is e^(lambda A) theta; with A = 0 it is
+ * theta + lambda b. Its charge is C = 1/2 (theta - c)^T A (theta - c) + b . theta. Immutable.
  */
 export class Generator {
   readonly name: string;
   readonly blocks: ReadonlyMap<string, BlockAction> | null;
   /** P x P, row-major, when A is not given by blocks. */
   readonly dense: Float64Array | null;
-  readonly center: Float64Array | null;
+  readonly center: Shift | null;
+  readonly translation: Shift | null;
 
   /** @internal use `generator` or a named constructor */
   constructor(
     name: string,
     blocks: ReadonlyMap<string, BlockAction> | null,
     dense: Float64Array | null,
-    center: Float64Array | null,
+    center: Shift | null,
+    translation: Shift | null = null,
   ) {
     this.name = name;
     this.blocks = blocks;
     this.dense = dense;
     this.center = center;
+    this.translation = translation;
   }
 
   /** The data `generator` reads back. */
@@ -86,31 +103,50 @@ export class Generator {
       }
     }
     if (this.dense !== null) out.dense = [...this.dense];
-    if (this.center !== null) out.center = [...this.center];
+    if (this.center !== null) out.center = plainShift(this.center);
+    if (this.translation !== null) out.translation = plainShift(this.translation);
     return out;
   }
+}
+
+/** A generator as one model reads it: center and translation flat, P values each. */
+export interface Fitted extends Generator {
+  readonly center: Float64Array | null;
+  readonly translation: Float64Array | null;
+}
+
+function plainShift(shift: Shift): number[] | Record<string, NestedValues> {
+  if (shift instanceof Float64Array) return [...shift];
+  const nested = ({ shape, values }: BlockValues): NestedValues => {
+    const [rows = 1, cols = 1] = shape;
+    if (shape.length < 2) return shape.length === 0 ? values[0]! : [...values];
+    return Array.from({ length: rows }, (_, i) => [...values.slice(i * cols, (i + 1) * cols)]);
+  };
+  return Object.fromEntries([...shift].map(([name, given]) => [name, nested(given)]));
 }
 
 const toRows = ({ size, values }: Matrix): number[][] =>
   Array.from({ length: size }, (_, i) => [...values.slice(i * size, (i + 1) * size)]);
 
 /**
- * A generator from data: `{ blocks: { U: { right: B }, W: { left: minusB } } }`, or
- * `{ dense }` (P x P), each with an optional `center` (a flat theta) and `name`.
+ * A generator from data: `{ blocks: { U: { right: B }, W: { left: minusB } } }`, or `{ dense }` (P x P), each with an optional
+ * `center`, `translation` (a flat theta, or values by block, 0 in the others) and `name`; or a `translation` alone.
  *
  * @throws NoetherflowError "shape" when a matrix is not square and symmetric
  */
 export function generator(json: unknown): Generator {
-  if (!isRecord(json)) return fail("shape", "generator", "expected { blocks } or { dense }", show(json));
-  const keys = ["name", "blocks", "dense", "center"];
+  if (!isRecord(json))
+    return fail("shape", "generator", "expected { blocks }, { dense } or { translation }", show(json));
+  const keys = ["name", "blocks", "dense", "center", "translation"];
   // further data may stand beside a generator, but no misspelt part of it
   for (const key of Object.keys(json)) {
     const hint = keys.includes(key) ? undefined : nearest(key, keys);
     if (hint !== undefined) fail("name", "generator", `its keys are ${keys.join(", ")}`, show(key), hint);
   }
   const name = typeof json["name"] === "string" ? json["name"] : "generator";
-  const center =
-    json["center"] === undefined ? null : readValues("generator.center", json["center"], null).values;
+  const shift = (key: "center" | "translation"): Shift | null =>
+    json[key] === undefined ? null : readShift(`generator.${key}`, json[key]);
+  const [center, translation] = [shift("center"), shift("translation")];
   if (json["blocks"] !== undefined) {
     if (!isRecord(json["blocks"]))
       return fail("shape", "generator.blocks", "expected an object of block actions", show(json["blocks"]));
@@ -121,17 +157,31 @@ export function generator(json: unknown): Generator {
       if (!isRecord(action)) return fail("shape", where, "expected { scalar?, left?, right? }", show(action));
       blocks.set(block, readAction(where, action));
     }
-    return new Generator(name, blocks, null, center);
+    return new Generator(name, blocks, null, center, translation);
   }
-  if (json["dense"] === undefined)
-    return fail("shape", "generator", "expected { blocks } or { dense }", show(json));
+  if (json["dense"] === undefined) {
+    if (translation !== null && center === null)
+      return new Generator(name, new Map(), null, null, translation);
+    return fail("shape", "generator", "expected { blocks }, { dense } or { translation }", show(json));
+  }
   const given = json["dense"];
   const size =
     Array.isArray(given) && Array.isArray(given[0])
       ? given.length
       : squareRoot((given as ArrayLike<number> | null)?.length ?? 0);
   const matrix = readMatrix("generator.dense", given, size);
-  return new Generator(name, null, matrix.values, center);
+  return new Generator(name, null, matrix.values, center, translation);
+}
+
+/** A vector of parameter space before its model is known. */
+function readShift(where: string, value: unknown): Shift {
+  if (!isRecord(value)) return readValues(where, value, null).values;
+  return new Map(
+    Object.entries(value).map(([block, given]): [string, BlockValues] => {
+      checkName(where, block);
+      return [block, readValues(`${where}.${block}`, given, null)];
+    }),
+  );
 }
 
 function squareRoot(n: number): number {
@@ -301,7 +351,8 @@ export function keyQuery(Wq: string, Wk: string, B: unknown): Generator {
 /**
  * A generator about another center: the field A (theta - c), C = 1/2 (theta - c)^T A (theta - c).
  *
- * @param center a flat theta; for a residual layer (U + I)(W + I) it is -I in both blocks
+ * @param center a flat theta, or values by block and 0 in the others; for a residual layer (U + I)(W + I) it is -I in both
+ *               blocks: { U: minusI, W: minusI }
  */
 export function shifted(A: Generator, center: unknown): Generator {
   if (!(A instanceof Generator)) return fail("shape", "shifted", "expected a generator", show(A));
@@ -309,8 +360,24 @@ export function shifted(A: Generator, center: unknown): Generator {
     `shifted ${A.name}`,
     A.blocks,
     A.dense,
-    readValues("shifted: center", center, null).values,
+    readShift("shifted: center", center),
+    A.translation,
   );
+}
+
+/**
+ * A translation theta -> theta + lambda b, with the charge C = b . theta. Noise does not move it.
+ *
+ * @param b a flat theta, or values by block and 0 in the others
+ * @example symmetry.translation({ b: [1, 1, 1] }) // one number added to all logits of a softmax layer
+ */
+export function translation(b: unknown): Generator {
+  const shift = readShift("translation", b);
+  const parts = shift instanceof Float64Array ? [shift] : [...shift.values()].map((part) => part.values);
+  if (parts.every((part) => part.every((x) => x === 0)))
+    fail("range", "translation", "expected a direction that is not 0", show(b));
+  const name = shift instanceof Float64Array ? "" : ` of ${[...shift.keys()].join(", ")}`;
+  return new Generator(`translation${name}`, new Map(), null, null, shift);
 }
 
 /** Two blocks against each other: up -> e^lambda up, down -> e^-lambda down. C = (|up|^2 - |down|^2) / 2. */
@@ -418,8 +485,54 @@ function checkFits(
   }
 }
 
-/** Refuses a generator that does not fit a model (blocks it has not, matrices and centers of other sizes) or is not symmetric. */
-export function checkActsOn(where: string, model: Model, A: Generator): void {
+/**
+ * A generator as a model reads it: the same where center and translation are flat already, else a copy; one of them that is
+ * 0 becomes null.
+ *
+ * @throws NoetherflowError "shape" or "name" where a center or translation does not fit the model
+ */
+export function placed(where: string, model: Model, A: Generator): Fitted {
+  const flat = (what: "center" | "translation"): Float64Array | null => {
+    const shift = A[what];
+    if (shift === null) return null;
+    if (shift instanceof Float64Array) {
+      if (shift.length !== model.P)
+        fail(
+          "shape",
+          where,
+          `the ${what} of a generator of this model has ${model.P} entries`,
+          `${shift.length}, that of ${A.name}`,
+        );
+      return shift.some((x) => x !== 0) ? shift : null;
+    }
+    const out = new Float64Array(model.P);
+    for (const [name, { shape, values }] of shift) {
+      const block = model.block(name, where);
+      const fits = shape.length === block.shape.length && shape.every((n, i) => n === block.shape[i]);
+      if (values.length !== block.size || !(fits || shape.length < 2))
+        fail(
+          "shape",
+          where,
+          `the ${what} of ${A.name} has values for ${name} of shape ${showShape(block.shape)}`,
+          showShape(shape),
+        );
+      out.set(values, block.offset);
+    }
+    return out.some((x) => x !== 0) ? out : null;
+  };
+  const [center, b] = [flat("center"), flat("translation")];
+  if (center === A.center && b === A.translation) return A as Fitted;
+  return new Generator(A.name, A.blocks, A.dense, center, b) as Fitted;
+}
+
+/** A generator of a model, checked: see checkActsOn and placed. */
+export function fitted(where: string, model: Model, A: Generator): Fitted {
+  checkActsOn(where, model, A);
+  return placed(where, model, A);
+}
+
+/** Refuses a generator that does not fit a model (blocks it has not, matrices of other sizes) or is not symmetric. */
+function checkActsOn(where: string, model: Model, A: Generator): void {
   if (A.blocks === null && A.dense!.length !== model.P * model.P)
     fail(
       "shape",
@@ -441,13 +554,6 @@ export function checkActsOn(where: string, model: Model, A: Generator): void {
       A.name,
       "Only symmetric generators have a charge.",
     );
-  if (A.center !== null && A.center.length !== model.P)
-    fail(
-      "shape",
-      where,
-      `the center of a generator of this model has ${model.P} entries`,
-      `${A.center.length}, that of ${A.name}`,
-    );
 }
 
 /** Whether A is symmetric to 1e-12 of its largest entry, as all are but rotations that were discovered. */
@@ -460,7 +566,7 @@ export function isSymmetric({ blocks, dense }: Generator): boolean {
 }
 
 /** theta - c of one block, or the parameter itself. */
-export function displaced(model: Model, A: Generator, name: string): Node {
+export function displaced(model: Model, A: Fitted, name: string): Node {
   const block = model.block(name);
   const leaf = model.leaf(name);
   if (A.center === null) return leaf;
@@ -478,4 +584,5 @@ export const symmetry = {
   doubleRotation,
   keyQuery,
   shifted,
+  translation,
 } as const;

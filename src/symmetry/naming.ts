@@ -1,6 +1,6 @@
 import { axpy, dot } from "../stats/operator.ts";
 import type { Ansatz } from "./ansatz.ts";
-import { families, type Member } from "./families.ts";
+import { families, type Member, scattered } from "./families.ts";
 import { APART, furthest, Span } from "./null-space.ts";
 import { translationMembers, translations, uniformMembers } from "./translations.ts";
 
@@ -23,7 +23,7 @@ export interface Space {
 
 /**
  * A basis of a space of generators that consists of members of known families, as far as they lie in it; the rest of it
- * is "flat" or "unnamed". What is chosen depends on the space and on the shapes of blocks alone.
+ * is "flat" or "unnamed", with the blocks it moves. What is chosen depends on the space and on the shapes of blocks alone.
  *
  * @param gradients what translations are told by; none in a restricted search, which knows only uniform ones
  * @param near      how far from the space a member may be
@@ -52,7 +52,7 @@ export function named(
     const whole = isFlat ? flat : space;
     if (chosen.vectors.length === whole.vectors.length) return;
     for (const [k, a] of [...furthest(whole.vectors, chosen)].entries())
-      take({ name: `${name} ${k}`, linear: a }, isFlat);
+      take({ name: `${name} ${k}${movedBy(ansatz, a)}`, linear: a }, isFlat);
   };
   const invisible = gradients.length === 0 ? [] : translations(blocks, gradients, near);
   for (const member of translationMembers(ansatz, invisible)) take(member, true);
@@ -61,6 +61,8 @@ export function named(
   if (flat.vectors.length > 0) for (const member of uniformMembers(ansatz)) take(member, true);
   takeRest("flat", true);
   for (const member of families(ansatz, space, fix, near)) take(member, false);
+  if (chosen.vectors.length < space.vectors.length)
+    for (const member of scattered(ansatz, space, fix, near)) take(member, false);
   takeRest("unnamed", false);
   const shifts = new Span(pure);
   const known = new Span();
@@ -71,4 +73,15 @@ export function named(
   for (const { name, vector } of invisible) shift(`constant ${name}`, vector);
   for (const [k, b] of [...furthest(pure, known)].entries()) shift(`constant translation ${k}`, b);
   return [...out.filter((g) => !g.flat), ...out.filter((g) => g.flat)];
+}
+
+/** " of U, W": the blocks that A moves. */
+function movedBy(ansatz: Ansatz, a: Float64Array): string {
+  const { blocks, dense } = ansatz.parts(a);
+  if (blocks !== null) return ` of ${[...blocks.keys()].join(", ")}`;
+  const { P } = ansatz;
+  const moved = ansatz.blocks.filter(({ offset, size }) =>
+    dense!.subarray(offset * P, (offset + size) * P).some((x) => x !== 0),
+  );
+  return ` of ${moved.map((b) => b.name).join(", ")}`;
 }

@@ -14,6 +14,8 @@ interface Eigen {
   readonly size: number;
   readonly values: Float64Array;
   readonly vectors: Float64Array;
+  /** Of a diagonal matrix they are the identity, and products with them are left out. */
+  readonly isDiagonal: boolean;
 }
 
 /**
@@ -32,8 +34,16 @@ export class Spectrum {
     const eigen = (matrix: Matrix | undefined): Eigen | null => {
       if (matrix === undefined) return null;
       const { size } = matrix;
+      const diagonal = (e: number): boolean => e % (size + 1) === 0;
+      if (matrix.values.every((x, e) => x === 0 || diagonal(e)))
+        return {
+          size,
+          values: matrix.values.filter((_, e) => diagonal(e)),
+          vectors: matrix.values.map((_, e) => (diagonal(e) ? 1 : 0)),
+          isDiagonal: true,
+        };
       const { values, vectors } = dense.symmetricEigen({ rows: size, cols: size, values: matrix.values });
-      return { size, values, vectors: vectors.values };
+      return { size, values, vectors: vectors.values, isDiagonal: false };
     };
     if (A.blocks === null) {
       const all = eigen({ size: model.P, values: A.dense! });
@@ -58,6 +68,11 @@ export class Spectrum {
     return joined(this.parts.map((part) => part.turn(p)));
   }
 
+  /** sum_j |v_ij| p_j for every i: what coordinates of a vector with entries of size p are rounded to, over 2^-53. */
+  spread(p: ArrayLike<number>): Float64Array {
+    return joined(this.parts.map((part) => part.turn(p, Math.abs)));
+  }
+
   /** The vector with these coordinates, `outside` where the generator does not act. */
   vector(coordinates: Float64Array, outside: ArrayLike<number>): Float64Array {
     const out = Float64Array.from(outside);
@@ -79,6 +94,8 @@ function joined(parts: readonly Float64Array[]): Float64Array {
   }
   return out;
 }
+
+const turns = (eigen: Eigen | null): eigen is Eigen => eigen !== null && !eigen.isDiagonal;
 
 /** One block of a generator, or all of a dense one. */
 class Part {
@@ -103,12 +120,13 @@ class Part {
     return out;
   }
 
-  /** E^T P F of this block of a flat vector. */
-  turn(p: ArrayLike<number>): Float64Array {
+  /** E^T P F of this block of a flat vector, with `of` each entry of E and F where it is given. */
+  turn(p: ArrayLike<number>, of?: (x: number) => number): Float64Array {
     const { rows, cols, offset, left, right } = this;
     let block = Float64Array.from({ length: rows * cols }, (_, i) => p[offset + i]!);
-    if (left !== null) block = product(left.vectors, block, rows, rows, cols, true, false);
-    if (right !== null) block = product(block, right.vectors, rows, cols, cols, false, false);
+    const entries = ({ vectors }: Eigen) => (of === undefined ? vectors : vectors.map(of));
+    if (turns(left)) block = product(entries(left), block, rows, rows, cols, true, false);
+    if (turns(right)) block = product(block, entries(right), rows, cols, cols, false, false);
     return block;
   }
 
@@ -116,8 +134,8 @@ class Part {
   turnBack(coordinates: Float64Array, out: Float64Array): void {
     const { rows, cols, offset, left, right } = this;
     let block = coordinates.slice();
-    if (left !== null) block = product(left.vectors, block, rows, rows, cols, false, false);
-    if (right !== null) block = product(block, right.vectors, rows, cols, cols, false, true);
+    if (turns(left)) block = product(left.vectors, block, rows, rows, cols, false, false);
+    if (turns(right)) block = product(block, right.vectors, rows, cols, cols, false, true);
     out.set(block, offset);
   }
 
@@ -127,8 +145,8 @@ class Part {
     let value = reshape(gradient, [rows, cols]);
     const constant = ({ size, vectors }: Eigen) =>
       model.graph.constant(vectors, [size, size], "eigenvectors");
-    if (left !== null) value = matmul(transpose(constant(left)), value);
-    if (right !== null) value = matmul(value, constant(right));
+    if (turns(left)) value = matmul(transpose(constant(left)), value);
+    if (turns(right)) value = matmul(value, constant(right));
     return value;
   }
 }

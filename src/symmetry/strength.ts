@@ -1,5 +1,5 @@
 import { checkInteger, checkKnown, checkNumber, checkObject, fail, show } from "../errors.ts";
-import { effectiveBatch, effectiveEta, noiseStrength } from "./predictions.ts";
+import { effectiveBatch, effectiveEta, noiseStrength } from "./predictions/noise.ts";
 
 /** How strong the noise of an optimiser is, for predictions: eta and the batch size, or sigma2 itself. */
 export interface StrengthOptions {

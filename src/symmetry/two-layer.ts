@@ -1,6 +1,8 @@
+import { log } from "../core/elementary.ts";
 import { checkNumber, fail } from "../errors.ts";
 import { readValues } from "../graph/parse.ts";
 import type { Dense, Matrix } from "../stats/dense.ts";
+import { finalTrace, type LinearTeacher } from "./final-trace.ts";
 
 /** A matrix as a caller gives it: nested rows, or { rows, cols, values }. */
 export type MatrixLike = Matrix | readonly (readonly number[])[];
@@ -22,6 +24,29 @@ export interface BalancedFactors {
   /** Relative errors of U W = V, of W K_W W^T = U^T K_U U, and of the minimum 2 sum D. */
   readonly checks: { readonly product: number; readonly balance: number; readonly optimality: number };
 }
+
+/** A point of the orbit of all double rotations where dQ/dt = 0, or near the infimum where there is none. */
+export interface GroupFactors {
+  /** The geometric mean, h x h. */
+  readonly M: Matrix;
+  /** U M^1/2, dy x h, and M^-1/2 W, h x dx. */
+  readonly U: Matrix;
+  readonly W: Matrix;
+  /** What becomes of them as `regularize` falls; null without it. */
+  readonly trend: GroupTrend | null;
+}
+
+/** From regularize = e to e / 100. */
+export interface GroupTrend {
+  readonly regularize: number;
+  /** g in |theta*| ~ e^-g: 0 where theta* has a limit, above 0 where the infimum lies at infinity. */
+  readonly growth: number;
+  /** |X_U - X_W| / (|X_U| + |X_W|) at theta*, unregularized, for e and e / 100: dQ/dt in units of its parts. */
+  readonly imbalance: readonly [number, number];
+}
+
+/** Eigenvalues below this times h are rounding, of a matrix with a unit diagonal: 2^-48. */
+const RANK = 3.552713678800501e-15;
 
 /**
  * Theorem 2 for ell = |U W x - y|^2: where the noise of the layers of a two-layer linear network
@@ -152,9 +177,14 @@ export class TwoLayer {
    * of X_U = sigma^2 S_U + 2 gamma W W^T and X_W^-1, X_W = sigma^2 S_W + 2 gamma U^T U; then
    * dQ/dt = 0 at U M^(1/2), M^(-1/2) W.
    *
+   * Where X_U or X_W is singular (h > min(dx, dy), a neuron without noise) the infimum may lie at infinity. With
+   * regularize = e, X + e (mean diagonal of X) I takes the place of both, and `trend` says what becomes of that as e falls.
+   * Each neuron is first rescaled so that the diagonals of both are equal: how far off balance neurons are changes nothing.
+   *
    * @param spec.SU noise moment E[g_U^T g_U] - mean^T mean, h x h; spec.SW likewise of g_W g_W^T
-   * @throws NoetherflowError "range" when X_U or X_W is not positive definite (the infimum may then
-   *         lie at infinity)
+   * @param spec.regularize in [1e-10, 1]; absent: singular X_U and X_W are refused
+   * @throws NoetherflowError "range" when X_U or X_W is singular beyond rounding: without `regularize`, or all 0
+   * @source theory.md, 8 (closed form) and 16
    */
   groupEquilibrium(spec: {
     U: MatrixLike;
@@ -162,12 +192,9 @@ export class TwoLayer {
     SU: MatrixLike;
     SW: MatrixLike;
     sigma2: number;
-    gamma?: number;
-  }): {
-    M: Matrix;
-    U: Matrix;
-    W: Matrix;
-  } {
+    gamma?: number | undefined;
+    regularize?: number | undefined;
+  }): GroupFactors {
     const d = this.#dense;
     const where = "groupEquilibrium";
     const U = matrix(`${where}: U`, spec.U);
@@ -178,8 +205,84 @@ export class TwoLayer {
     const SW = covariance(`${where}: SW`, spec.SW, U.cols);
     const XU = d.add(d.scale(SU, sigma2), d.scale(d.matmul(W, d.transpose(W)), 2 * gamma));
     const XW = d.add(d.scale(SW, sigma2), d.scale(d.matmul(d.transpose(U), U), 2 * gamma));
-    const M = d.geometricMean(XU, XW);
-    return { M, U: d.matmul(U, d.sqrtSymmetric(M)), W: d.matmul(d.invSqrtSymmetric(M), W) };
+    const even = evenFactors(XU, XW);
+    const back = even.map((x) => 1 / x);
+    const [evenU, evenW] = [scaled(XU, even, even), scaled(XW, back, back)];
+    const at = (e: number) => {
+      const mean = d.geometricMean(raised(d, evenU, e), raised(d, evenW, e));
+      if (this.#rank(mean) < mean.rows)
+        fail(
+          "range",
+          where,
+          "X_U and X_W whose geometric mean f64 resolves",
+          `one with entries from ${extremes(mean.values)}`,
+          "Some directions are too many decades off balance: pass { regularize: 1e-6 }, or a larger one.",
+        );
+      const [root, inverse] = [d.sqrtSymmetric(mean), d.invSqrtSymmetric(mean)];
+      // M = G G^T for G = D^-1 root, and G = M^1/2 Q
+      const { U: left, V: right } = d.svd(scaled(root, back, null));
+      const Q = d.matmul(left, d.transpose(right));
+      return {
+        M: scaled(mean, back, back),
+        U: d.matmul(d.matmul(scaled(U, null, back), root), d.transpose(Q)),
+        W: d.matmul(Q, d.matmul(inverse, scaled(W, even, null))),
+        /** X_U and X_W there, turned by Q. */
+        sides: [d.matmul(inverse, d.matmul(evenU, inverse)), d.matmul(root, d.matmul(evenW, root))] as const,
+      };
+    };
+    if (spec.regularize === undefined) {
+      this.#demandRank(where, evenU, evenW, "Pass { regularize: 1e-6 } to come near it and see the trend.");
+      const { M, U, W } = at(0);
+      return { M, U, W, trend: null };
+    }
+    const regularize = checkNumber(where, "regularize", spec.regularize, 1e-10, 1);
+    const hint = "There is neither noise nor decay on that side: nothing to regularize.";
+    this.#demandRank(where, raised(d, evenU, regularize), raised(d, evenW, regularize), hint);
+    const [here, further] = [at(regularize), at(0.01 * regularize)];
+    const size = (of: typeof here) => norm(d.frobenius(of.U), d.frobenius(of.W));
+    const imbalance = ({ sides: [a, b] }: typeof here) =>
+      d.frobenius(d.sub(a, b)) / (d.frobenius(a) + d.frobenius(b) || 1);
+    return {
+      M: here.M,
+      U: here.U,
+      W: here.W,
+      trend: {
+        regularize,
+        growth: log(size(further) / size(here) || 1) / log(100),
+        imbalance: [imbalance(here), imbalance(further)],
+      },
+    };
+  }
+
+  /** Of a positive semidefinite matrix, whatever the sizes on its diagonal. */
+  #rank(X: Matrix): number {
+    const { values } = this.#dense.symmetricEigen(unitDiagonal(X));
+    return values.filter((x) => x > RANK * X.rows * values[0]!).length;
+  }
+
+  /** Refuses an X_U or X_W that is singular. */
+  #demandRank(where: string, XU: Matrix, XW: Matrix, hint: string): void {
+    const h = XU.rows;
+    const lacking = [
+      ["X_U = sigma^2 S_U + 2 gamma W W^T", XU] as const,
+      ["X_W = sigma^2 S_W + 2 gamma U^T U", XW] as const,
+    ].flatMap(([name, X]) => {
+      const rank = this.#rank(X);
+      return rank < h ? [`${name} of rank ${rank}`] : [];
+    });
+    if (lacking.length > 0)
+      fail(
+        "range",
+        where,
+        `X_U and X_W of rank h = ${h}, without which the least noise may lie at infinity`,
+        lacking.join(" and "),
+        hint,
+      );
+  }
+
+  /** Trace of the Hessian where SGD comes to rest for a teacher V, Sigma_x, Sigma_eps: see final-trace.ts. */
+  finalTrace(teacher: LinearTeacher): number {
+    return finalTrace(this, teacher);
   }
 
   /**
@@ -224,6 +327,46 @@ function covariance(where: string, given: MatrixLike, n?: number): Matrix {
   const out = matrix(where, given, n, n);
   if (out.rows !== out.cols) fail("shape", where, "expected a square matrix", `[${out.rows}, ${out.cols}]`);
   return out;
+}
+
+/** Factors d_k with d_k^2 X_kk = Y_kk / d_k^2; 1 where one of them is 0. */
+function evenFactors(X: Matrix, Y: Matrix): number[] {
+  return Array.from({ length: X.rows }, (_, k) => {
+    const [x, y] = [X.values[k * (X.cols + 1)]!, Y.values[k * (Y.cols + 1)]!];
+    return x > 0 && y > 0 ? Math.sqrt(Math.sqrt(y) / Math.sqrt(x)) : 1;
+  });
+}
+
+/** X with row i times rows[i] and column j times cols[j]; null for 1. */
+function scaled(X: Matrix, rows: readonly number[] | null, cols: readonly number[] | null): Matrix {
+  const of = (x: number, e: number) =>
+    x * (rows?.[(e - (e % X.cols)) / X.cols] ?? 1) * (cols?.[e % X.cols] ?? 1);
+  return { ...X, values: X.values.map(of) };
+}
+
+/** X + e (mean of its diagonal) I. */
+function raised(d: Dense, X: Matrix, e: number): Matrix {
+  return e === 0 ? X : d.add(X, d.scale(d.identity(X.rows), (e * d.trace(X)) / X.rows));
+}
+
+/** X_kl / sqrt(X_kk X_ll), 0 where the diagonal is. */
+function unitDiagonal(X: Matrix): Matrix {
+  const root = Array.from({ length: X.rows }, (_, k) => Math.sqrt(Math.max(0, X.values[k * (X.cols + 1)]!)));
+  const inverse = root.map((x) => (x > 0 ? 1 / x : 0));
+  return scaled(X, inverse, inverse);
+}
+
+/** The sizes of the least and the largest entry, in words. */
+function extremes(values: Float64Array): string {
+  const sizes = values.map(Math.abs);
+  const [least, most] = [sizes.reduce((a, b) => Math.min(a, b)), sizes.reduce((a, b) => Math.max(a, b))];
+  return `${Number(least.toPrecision(2))} to ${Number(most.toPrecision(2))}`;
+}
+
+/** sqrt(a^2 + b^2) without overflow. */
+function norm(a: number, b: number): number {
+  const most = Math.max(a, b);
+  return most === 0 ? 0 : most * Math.sqrt((a / most) * (a / most) + (b / most) * (b / most));
 }
 
 /** The first h columns, zeros where there are fewer. */

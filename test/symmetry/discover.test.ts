@@ -326,6 +326,51 @@ describe("names and forms of generators", () => {
     expect(names(blocks)).toEqual(names(found));
   });
 
+  test("query, key and value side by side in one block are named by their columns", async () => {
+    const attention = (dk: number, dv: number): Model =>
+      model({
+        params: { QKV: [2, 2 * dk + dv], O: [dv, 2] },
+        inputs: { x: [3, 2], y: [3, 2] },
+        loss: ({ QKV, O, x, y }) => {
+          const part = (start: number, stop: number) =>
+            ops.slice(ops.matmul(x, QKV), { axis: 1, start, stop });
+          const scores = ops.matmul(part(0, dk), ops.transpose(part(dk, 2 * dk)));
+          const values = ops.matmul(ops.softmax(scores), part(2 * dk, 2 * dk + dv));
+          return ops.sqnorm(ops.sub(ops.matmul(values, O), y));
+        },
+      });
+    const keys = [
+      "columns (0, 1) of QKV against columns (2, 3) of QKV",
+      "column 0 of QKV against column 2 of QKV",
+      "column 1 of QKV against column 3 of QKV",
+    ];
+    for (const [dv, others] of [
+      [1, ["column 4 of QKV against row 0 of O"]],
+      [
+        2,
+        [
+          "columns (4, 5) of QKV against rows (0, 1) of O",
+          "column 4 of QKV against row 0 of O",
+          "column 5 of QKV against row 1 of O",
+        ],
+      ],
+    ] as const) {
+      const net = attention(2, dv);
+      await using(net, dataOf(net, 16), async (measure) => {
+        for (const restrict of ["full", "blocks"] as const) {
+          const found = await discoverSymmetries(measure, { restrict });
+          expect([...names(found)].sort()).toEqual([...keys, ...others].sort());
+          for (const A of found.generators) {
+            expect(A.blocks).not.toBeNull();
+            expect(defect(measure, net, A), A.name).toBeLessThan(1e-11);
+          }
+        }
+        const general = await discoverSymmetries(measure, { form: "general" });
+        expect(names(general)).toContain("columns (0, 1) of QKV and columns (2, 3) of QKV turned");
+      });
+    }
+  });
+
   test("what no family holds is unnamed, and still a symmetry", async () => {
     // (R W) with a fixed turn R between: no coordinate direction is special
     const c = [Math.cos(0.7), Math.sin(0.7)] as const;
@@ -345,7 +390,7 @@ describe("names and forms of generators", () => {
       const found = await discoverSymmetries(measure);
       expect(found.count).toBe(2);
       // their sum is the rescaling of the pair
-      expect(names(found)).toEqual(["rescaling u, w", "unnamed 0"]);
+      expect(names(found)).toEqual(["rescaling u, w", "unnamed 0 of u, w"]);
       expect(found.generators[1]!.blocks).not.toBeNull();
       for (const A of found.generators) expect(defect(measure, net, A)).toBeLessThan(1e-12);
     });

@@ -243,7 +243,7 @@ test("what is given is copied: a caller's later changes change nothing", () => {
   center[0] = 3;
   expect(problem.charge(theta, A)).toBe(before);
   const json = A.toJSON();
-  json.center![0] = 5;
+  (json.center as number[])[0] = 5;
   json.blocks!["U"]!.right![0]![0] = 9;
   expect(problem.charge(theta, A)).toBe(before);
 });
@@ -355,16 +355,20 @@ describe("what a constructor cannot read, in its words", () => {
       "shifted: center: values must be finite, got NaN at position 1.",
     ],
     ["a center of text", () => symmetry.shifted(symmetry.scaling("U"), "here"), "shifted: center: expected"],
-    ["null", () => symmetry.generator(null), "generator: expected { blocks } or { dense }, got null."],
+    [
+      "null",
+      () => symmetry.generator(null),
+      "generator: expected { blocks }, { dense } or { translation }, got null.",
+    ],
     [
       "neither",
       () => symmetry.generator({ actions: {} }),
-      "generator: expected { blocks } or { dense }, got an object with keys actions.",
+      "generator: expected { blocks }, { dense } or { translation }, got an object with keys actions.",
     ],
     [
       "a misspelt center",
       () => symmetry.generator({ blocks: {}, centre: [1] }),
-      'generator: its keys are name, blocks, dense, center, got "centre". Did you mean "center"?',
+      'generator: its keys are name, blocks, dense, center, translation, got "centre". Did you mean "center"?',
     ],
     [
       "blocks a list",

@@ -48,7 +48,7 @@ function fieldOf(problem: Problem, theta: ArrayLike<number>, A: Generator): Floa
 /** The field from the generator's data: what the fixtures' blocks, dense matrix and center say. */
 function fieldFromJSON(problem: Problem, theta: ArrayLike<number>, A: Generator): Float64Array {
   const { blocks, dense, center } = A.toJSON();
-  const from = Float64Array.from(theta, (x, i) => x - (center?.[i] ?? 0));
+  const from = Float64Array.from(theta, (x, i) => x - ((center as number[] | undefined)?.[i] ?? 0));
   const P = from.length;
   if (dense) return from.map((_, i) => from.reduce((sum, x, j) => sum + dense[i * P + j]! * x, 0));
   const out = new Float64Array(P);
@@ -474,7 +474,7 @@ describe("several generators at once", () => {
           q: uniform() < 0.3 ? 0 : 10 ** (decades * (uniform() - 0.5)),
         }),
       );
-      const setting = { sigma2: 0.01, gamma, floor: 0 };
+      const setting = { sigma2: 0.01, gamma };
       const at = solveCommon("here", directions, K, setting, engine.dense);
       counts[at.status]++;
       // ln size and slope of every term that is there, from the formula
@@ -513,7 +513,7 @@ describe("several generators at once", () => {
       { mu: [0, 0, 0, 0, -1, 2], s: 0.00008607209075752557, q: 1.506389054445818e49 },
       { mu: [1, 0, -1, 0, 1, 0], s: 1.520516039591914e-33, q: 5.710372468890786e40 },
     ];
-    const setting = { sigma2: 0.01, gamma: 0.01, floor: 0 };
+    const setting = { sigma2: 0.01, gamma: 0.01 };
     expect(() => solveCommon("here", directions, 6, setting, engine.dense)).toThrow("decades apart");
   });
 
@@ -611,7 +611,7 @@ describe("all rotations of a product", () => {
     const V = Float64Array.from({ length: 6 }, (_, e) => W[(e % 2) * 3 + Math.floor(e / 2)]!);
     const options = { eta: 0.01, batchSize: 4, weightDecay: 0.02 };
     const expected = problem.groupEquilibrium(theta, "U", "W", options);
-    const at = turned.groupEquilibrium({ U, V }, "U", "V", options, { transposeW: true });
+    const at = turned.groupEquilibrium({ U, V }, "U", "V", { ...options, transposeW: true });
     for (const [e, m] of expected.M.values.entries())
       expect(Math.abs(at.M.values[e]! - m)).toBeLessThan(1e-13);
     for (const [e, w] of expected.W.values.entries())
@@ -622,7 +622,7 @@ describe("all rotations of a product", () => {
 
   test("what it refuses", () => {
     const options = { sigma2: 0.01 };
-    expect(() => problem.groupEquilibrium(theta, "U", "W", options, { turned: true } as never)).toThrow(
+    expect(() => problem.groupEquilibrium(theta, "U", "W", { ...options, turned: true } as never)).toThrow(
       "turned",
     );
     expect(() => problem.groupEquilibrium(theta, "W", "U", options)).toThrow("expected matrices");
@@ -633,7 +633,29 @@ describe("all rotations of a product", () => {
     const wide = engine.problem(models.twoLayerLinear({ dx: 3, h: 4, dy: 2 }), points(20, 3, 2));
     const wideTheta = wide.init("he", { seed: "group" });
     expect(() => wide.groupEquilibrium(wideTheta, "U", "W", options)).toThrow(
-      expect.objectContaining({ code: "range" }),
+      expect.objectContaining({ code: "range", where: "groupEquilibrium" }),
     );
+    expect(() => wide.groupEquilibrium(wideTheta, "U", "W", { ...options, regularize: 0 })).toThrow(
+      "groupEquilibrium: regularize must be a finite number in [1e-10, 1], got 0.",
+    );
+  });
+
+  test("more hidden units than outputs, regularized: the same loss, less noise, and a limit", () => {
+    const wide = engine.problem(models.twoLayerLinear({ dx: 3, h: 4, dy: 2 }), points(20, 3, 2));
+    const start = wide.init("he", { seed: "group" });
+    const options = { sigma2: 0.01 };
+    const flowAt = (there: ArrayLike<number>) =>
+      largest(wide.matrixFlow(there as Float64Array, "U", "W", options).total);
+    let before = flowAt(start);
+    for (const regularize of [1e-3, 1e-5, 1e-7]) {
+      const at = wide.groupEquilibrium(start, "U", "W", { ...options, regularize });
+      expect(Math.abs(wide.loss(at.theta) / wide.loss(start) - 1)).toBeLessThan(1e-9);
+      expect(wide.noiseTrace(at.theta).value).toBeLessThan(wide.noiseTrace(start).value);
+      const flow = flowAt(at.theta);
+      expect(flow).toBeLessThan(0.2 * before);
+      before = flow;
+      expect(Math.abs(at.trend!.growth)).toBeLessThan(0.01);
+      expect(at.trend!.imbalance[1]).toBeLessThan(0.2 * at.trend!.imbalance[0]);
+    }
   });
 });

@@ -3,20 +3,28 @@ import { describe, expect, test } from "vitest";
 import { Arena } from "../../src/core/arena.ts";
 import { Dense, type Matrix } from "../../src/stats/dense.ts";
 import { type Direction, flowAt, solveEquilibrium } from "../../src/symmetry/equilibrium.ts";
-import {
+import { predictions, type RankOneData } from "../../src/symmetry/predictions.ts";
+import { loadInlined } from "../../src/wasm/inlined.ts";
+
+const {
   angularUpdate,
+  autoencoderTrace,
   balance,
   brokenFlow,
   discreteFlow,
   effectiveBatch,
   effectiveEta,
+  initialTrace,
+  initVariances,
+  isotropicRate,
+  traceRatio,
+  warmUp,
   largeBreakingShift,
   minimumShift,
   noiseStrength,
   normEquilibrium,
   productFactor,
   productRate,
-  type RankOneData,
   radiusAt,
   rankOneLaw,
   rankOneLogDensity,
@@ -24,8 +32,7 @@ import {
   stationaryCovariance,
   timeScales,
   unitPower,
-} from "../../src/symmetry/predictions.ts";
-import { loadInlined } from "../../src/wasm/inlined.ts";
+} = predictions;
 
 const core = await loadInlined("f64");
 const dense = new Dense({ core, arena: new Arena(core.memory, core.exports.heapBase(), core.real.bytes) });
@@ -317,7 +324,8 @@ function brokenSystem(ell0: Polynomial, zeta: number) {
     [1, 0],
     [0, -1],
   ]);
-  return { theta, H: square(hessian()), hessian: hessian(), Sigma, T, A, noise: 4 * w * w - 4 * u * u };
+  const pieces = { theta, H: square(hessian()), Sigma, T, A };
+  return { pieces, theta, H: pieces.H, hessian: hessian(), Sigma, T, A, noise: 4 * w * w - 4 * u * u };
 }
 
 /** psi(C) = (C - .6)^2 / 2 with C = (u^2 - w^2) / 2. */
@@ -346,7 +354,7 @@ describe("lack of symmetry", () => {
   ])("ell_0 = %s, zeta %d: shifts per sigma2 of theory 15, E31", (_, zeta, ell0, full, rough) => {
     const system = brokenSystem(ell0, zeta);
     const sigma2 = 0.01;
-    const { charge, R, delta } = minimumShift(dense, { ...system, sigma2 });
+    const { charge, R, delta } = minimumShift(dense, { ...system.pieces, sigma2 });
     const printed = (x: number, like: number) => Number(x.toFixed(like < -5 ? 2 : 3));
     expect(printed(charge / sigma2, full)).toBe(full);
     // the paper's estimate along the eigenvector that moves C most
@@ -423,7 +431,8 @@ describe("lack of symmetry", () => {
 
   test("refusals", () => {
     const system = brokenSystem(ofNorm, 1);
-    const refuse = (change: object) => () => minimumShift(dense, { ...system, sigma2: 0.01, ...change });
+    const refuse = (change: object) => () =>
+      minimumShift(dense, { ...system.pieces, sigma2: 0.01, ...change });
     const flat = { rows: 2, cols: 2, values: Float64Array.of(1, 0, 0, 0) };
     expect(refuse({ H: flat })).toThrow("minimumShift: H must be positive definite, got an eigenvalue of 0.");
     expect(refuse({ T: new Float64Array(4) })).toThrow(
@@ -557,5 +566,120 @@ describe("the stationary law of rank-1 regression", () => {
     expect(() => rankOneLaw({ ...skewed, b: 2 }, 0.1)).toThrow("rankOneLaw: a c - b^2 must be above 0");
     expect(() => rankOneLaw(skewed, 0)).toThrow("rankOneLaw: sigma2 must be above 0, got 0.");
     expect(() => rankOneLogDensity(skewed, 0.1, -1)).toThrow("rankOneLogDensity: v must be above 0, got -1.");
+  });
+});
+
+describe("initialisation and warm-up (Proposition 2)", () => {
+  test("the trace at the start is the mean over draws of the trace of the Hessian, |z| < 4.9", () => {
+    // the trace by second differences of the loss E|U W x - y|^2, Sigma_x = diag(1, 4, .25), in each entry: residuals do not enter
+    const [dx, h, dy] = [3, 4, 2];
+    const Sx = [1, 4, 0.25];
+    const u = uniforms(11);
+    const normal = () => Math.sqrt(-2 * Math.log(1 - u())) * Math.cos(2 * Math.PI * u());
+    const loss = (U: number[], W: number[]) => {
+      let sum = 0;
+      for (let a = 0; a < dy; a++) {
+        for (let b = 0; b < dx; b++) {
+          let product = 0;
+          for (let j = 0; j < h; j++) product += U[a * h + j]! * W[j * dx + b]!;
+          sum += product * product * Sx[b]!;
+        }
+      }
+      return sum;
+    };
+    for (const init of ["glorot", "he", "lecun", "paperXavier", "paperKaiming"] as const) {
+      const { varU, varW } = initVariances(init, { dx, h, dy });
+      const traces = Array.from({ length: 400 }, () => {
+        const U = Array.from({ length: dy * h }, () => Math.sqrt(varU) * normal());
+        const W = Array.from({ length: h * dx }, () => Math.sqrt(varW) * normal());
+        const middle = loss(U, W);
+        // the loss is quadratic in each entry: differences of any size are exact
+        const bend = (p: number[], of: (q: number[]) => number) =>
+          p.reduce((sum, _, i) => {
+            const at = (e: number) => of(p.map((x, j) => (j === i ? x + e : x)));
+            return sum + at(1) + at(-1) - 2 * middle;
+          }, 0);
+        return bend(U, (q) => loss(q, W)) + bend(W, (q) => loss(U, q));
+      });
+      const mean = traces.reduce((a, b) => a + b) / traces.length;
+      const variance = traces.reduce((sum, t) => sum + (t - mean) ** 2, 0) / (traces.length - 1);
+      const predicted = initialTrace({ init, dx, h, dy, traceSigmaX: 5.25 });
+      expect(Math.abs(mean - predicted) / Math.sqrt(variance / traces.length)).toBeLessThan(4.9);
+      expect(initialTrace({ h, dy, varU, varW, traceSigmaX: 5.25 })).toBe(predicted);
+    }
+  });
+  test("the table of theory 10: h / (d + h), 2 h / (d + h), (1 + h / d) / 2, 1 + h / d", () => {
+    for (const [d, h] of [
+      [5, 50],
+      [5, 5],
+      [49, 49],
+      [3, 17],
+    ] as const) {
+      for (const [init, wanted, trend] of [
+        ["paperXavier", h / (d + h), "sharpening"],
+        ["glorot", (2 * h) / (d + h), h === d ? "neither" : "flattening"],
+        ["paperKaiming", (1 + h / d) / 2, h === d ? "neither" : "flattening"],
+        ["lecun", (1 + h / d) / 2, h === d ? "neither" : "flattening"],
+        ["he", 1 + h / d, "flattening"],
+        ["kaiming", 1 + h / d, "flattening"],
+      ] as const) {
+        const byName = traceRatio({ h, d, init });
+        expect(byName.ratio).toBeCloseTo(wanted, 12);
+        expect(byName.trend).toBe(trend);
+        const byVariance = traceRatio({ h, ...initVariances(init, { dx: d, h, dy: d }) });
+        expect(byVariance.ratio).toBe(byName.ratio);
+        const initial = initialTrace({ init, dx: d, h, dy: d, traceSigmaX: d });
+        expect(traceRatio({ initial, final: autoencoderTrace({ d, traceSigmaX: d }) }).ratio).toBeCloseTo(
+          wanted,
+          12,
+        );
+      }
+    }
+  });
+  test("E05 and E05b: 100 at the end; end / init 1.1, .55, .1818, .0909 at h = 50; init 100, 150, 250 at h = 5, 10, 20", () => {
+    const end = autoencoderTrace({ d: 5, traceSigmaX: 5 });
+    expect(end).toBe(100);
+    const ratios = (["paperXavier", "glorot", "lecun", "he"] as const).map(
+      (init) => 1 / traceRatio({ h: 50, d: 5, init }).ratio,
+    );
+    expect(ratios.map((r) => digits(r, 4))).toEqual([1.1, 0.55, 0.1818, 0.09091]);
+    const starts = [5, 10, 20].map((h) =>
+      initialTrace({ init: "paperKaiming", dx: 5, h, dy: 5, traceSigmaX: 5 }),
+    );
+    for (const [i, wanted] of [100, 150, 250].entries()) expect(starts[i]).toBeCloseTo(wanted, 10);
+    // E06 starts at 1050
+    expect(initialTrace({ init: "lecun", dx: 5, h: 100, dy: 5, traceSigmaX: 5 })).toBeCloseTo(1050, 9);
+  });
+  test("the isotropic rate is that of Q' = 2 sigma2 (W Gamma_W W^T - U^T Gamma_U U), and E16's times", () => {
+    const e16 = (S: number, s: number) =>
+      1 / isotropicRate({ d: 4, sigma2: noiseStrength(0.01, S), varEps: s * s });
+    expect([
+      digits(e16(1, 3), 2),
+      digits(e16(1, 1), 3),
+      digits(e16(16, 1), 3),
+      digits(e16(16, 0.3), 4),
+    ]).toEqual([0.69, 6.25, 100, 1111]);
+    // Gamma_W = 4 Tr Sigma_eps Sigma_x = 4 d e a I = Gamma_U: Q' = -8 sigma2 d e a Q
+    expect(isotropicRate({ d: 3, sigma2: 0.5, varX: 2, varEps: 0.25, gamma: 0.1 })).toBeCloseTo(
+      2 * 0.5 * (4 * 3 * 0.25 * 2) + 0.4,
+      14,
+    );
+  });
+  test("warm-up of E06: ramps of 100, 300 and 1000 steps to .03 have .6, 1.8 and 6; 2 are needed", () => {
+    const ratePerNoise = isotropicRate({ d: 5, sigma2: 1 });
+    const ramp = (n: number) => Float64Array.from({ length: n }, (_, k) => (0.03 * (k + 0.5)) / n);
+    const of = (n: number, gamma = 0) => warmUp({ etas: ramp(n), effectiveBatch: 1, ratePerNoise, gamma });
+    expect([100, 300, 1000].map((n) => digits(of(n).integral, 2))).toEqual([0.6, 1.8, 6]);
+    expect([100, 300, 1000].map((n) => of(n).enough)).toEqual([false, false, true]);
+    expect([of(300).enoughAfter, of(0).enoughAfter]).toEqual([null, null]);
+    // 20 eta_k^2 summed to step n is .006 n^3 / 10^6 of a thousand: 2 at the cube root of 1/3
+    expect(of(1000).enoughAfter).toBe(694);
+    // decay adds 4 gamma per unit of time, and a batch divides the noise
+    expect(of(100, 0.5).integral - of(100).integral).toBeCloseTo(4 * 0.5 * 0.03 * 50, 12);
+    expect(warmUp({ etas: [0.1, 0.3], effectiveBatch: 4, ratePerNoise: 40 }).integral).toBeCloseTo(
+      (20 * 0.1) / 4,
+      14,
+    );
+    expect(warmUp({ etas: [0.1], effectiveBatch: Infinity, ratePerNoise: 40 }).integral).toBe(0);
   });
 });

@@ -5,6 +5,7 @@ import {
   type Engine,
   models,
   NoetherflowError,
+  ops,
   type Problem,
   sampler,
   symmetry,
@@ -54,6 +55,8 @@ async function messageOf(call: () => unknown): Promise<string> {
 const withStrength: Readonly<Record<string, (on: Problem, options: unknown, theta?: unknown) => unknown>> = {
   noetherFlow: (on, options, at = theta) => on.noetherFlow(at as Any, A, options as Any),
   equilibrium: (on, options, at = theta) => on.equilibrium(at as Any, A, options as Any),
+  chargeFlow: (on, options, at = theta) =>
+    on.chargeFlow(at as Any, ops.sqnorm(on.model.leaf(on.model.blocks[0]!.name)), options as Any),
   matrixFlow: (on, options, at = theta) => on.matrixFlow(at as Any, "U", "W", options as Any),
   report: (on, options, at = theta) =>
     on.report(
@@ -215,7 +218,7 @@ describe("what one call alone reads", () => {
     [
       "report, an unknown option",
       () => problem.report(theta, { sigma2: 1, discovr: true } as Any),
-      'report: options are eta, batchSize, sigma2, weightDecay, sampling, momentum, generators, discover, seed, signal, onProgress, got "discovr". Did you mean "discover"?',
+      'report: options are eta, batchSize, sigma2, weightDecay, sampling, momentum, generators, discover, seed, lossAtRest, signal, onProgress, got "discovr". Did you mean "discover"?',
     ],
     [
       "report, nothing to report",

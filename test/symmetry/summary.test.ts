@@ -72,45 +72,55 @@ describe("given generators", () => {
     expect(rows[0]!.flow!.discrete).toBe(0);
   });
 
-  test("as text: a column each, as wide as its widest cell", async () => {
-    const summary = await problem.report(theta, { ...strength, generators });
+  test("as text: a column each, as wide as its widest cell, in 140 columns", async () => {
+    const summary = await problem.report(theta, {
+      ...strength,
+      generators: { rotation, rescaling, control },
+    });
     const lines = summary.toString().split("\n");
-    expect(lines.length).toBe(4);
-    for (const word of [
-      "symmetry",
-      "class",
-      "conserved by GD",
-      "charge C",
-      "dC/dt",
-      "equilibrium",
-      "tau",
-      "steps",
-    ])
-      expect(lines[0]).toContain(word);
-    const cells = lines.map((line) => line.split(/ {2,}/));
-    for (const row of cells) expect(row.length).toBe(10);
+    expect(lines.length).toBe(5);
+    const cells = lines.slice(0, 4).map((line) => line.split(/ {2,}/));
+    expect(cells[0]).toEqual(
+      "symmetry,class,GD keeps,C,dC/dt,ln N+/N-,residual,lambda*,C*,tau2,steps,tau2/tau1,phase".split(","),
+    );
+    for (const row of cells) expect(row.length).toBe(13);
+    const [row] = summary.rows;
     expect(cells[1]!.slice(0, 3)).toEqual(["rotation", "1", "yes"]);
-    expect(Number(cells[1]![3])).toBeCloseTo(summary.rows[0]!.charge!, 2);
-    expect(cells[1]![6]).toMatch(/^lambda -?\d/);
+    expect(Number(cells[1]![3])).toBeCloseTo(row!.charge!, 2);
+    expect(Number(cells[1]![6])).toBeCloseTo(row!.flow!.residual, 2);
+    expect(cells[1]![7]).toMatch(/^-?\d/);
+    expect(Number(cells[1]![11])).toBeCloseTo(row!.ratio!, 1);
+    expect(cells[1]![12]).toBe(row!.phase);
     expect(cells[3]!.slice(0, 3)).toEqual(["control", "2", "no"]);
-    expect(cells[3]!.slice(6)).toEqual(["none", "-", "-", "-"]);
+    expect(cells[3]!.slice(7)).toEqual(["none", "-", "-", "-", "-", "-"]);
+    expect(lines[4]).toMatch(/^loss \S+, at rest 0: tau1 \S+, \S+ steps$/);
     expect(`${summary}`).toBe(summary.toString());
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(140);
     // the columns end at the same place
     const at = lines[0]!.indexOf("dC/dt") + 5;
-    for (const line of lines) expect(line.slice(at, at + 2)).toBe("  ");
+    for (const line of lines.slice(0, 4)) expect(line.slice(at, at + 2)).toBe("  ");
   });
 
-  test("as HTML: text of the caller is text", async () => {
-    const html = (await problem.report(theta, { ...strength, generators })).toHTML();
-    expect(html).toContain("<td>&lt;b&gt;bold &amp; &quot;quoted&quot;&lt;/b&gt;</td>");
-    expect(html).not.toContain("<b>");
+  test("as HTML: a caption, heads of rows and columns, and text of the caller is text", async () => {
+    const summary = await problem.report(theta, { ...strength, generators });
+    const html = summary.toHTML('<i>a & "b"</i>');
+    expect(html).toContain("<caption>&lt;i&gt;a &amp; &quot;b&quot;&lt;/i&gt;</caption>");
+    expect(html).toContain('<th scope="row">&lt;b&gt;bold &amp; &quot;quoted&quot;&lt;/b&gt;</th>');
+    expect(html).not.toMatch(/<[bi]>/);
     expect(html.match(/<tr>/g)!.length).toBe(4);
-    expect(html.match(/<th>/g)!.length).toBe(10);
-    expect(html.match(/<td>/g)!.length).toBe(30);
-    for (const tag of ["table", "thead", "tbody", "tr", "th", "td"])
-      expect(html.match(new RegExp(`<${tag}>`, "g"))!.length).toBe(
+    expect(html.match(/<th scope="col"/g)!.length).toBe(13);
+    expect(html.match(/<th scope="row"/g)!.length).toBe(3);
+    expect(html.match(/<td/g)!.length).toBe(36);
+    for (const tag of ["table", "caption", "thead", "tbody", "tr", "th", "td"])
+      expect(html.match(new RegExp(`<${tag}[ >]`, "g"))!.length).toBe(
         html.match(new RegExp(`</${tag}>`, "g"))!.length,
       );
+    // no markup of another kind, and nothing that runs
+    expect(
+      [...html.matchAll(/<\/?(\w+)/g)]
+        .map((m) => m[1])
+        .filter((t) => !/^(table|caption|thead|tbody|tr|th|td)$/.test(t!)),
+    ).toEqual([]);
   });
 
   test("as JSON: plain data that text can hold, generators to be read back", async () => {
@@ -218,7 +228,7 @@ describe("rows that have no equilibrium", () => {
       null,
     ]);
     expect(summary.toString()).toMatch(/ \+inf /);
-    expect(summary.toHTML()).toContain("<td>+inf</td>");
+    expect(summary.toHTML()).toContain('<td class="n">+inf</td>');
     expect(JSON.stringify(summary)).toContain('"lambda":"Infinity"');
     on.dispose();
   });
@@ -279,4 +289,105 @@ test("decay leaves untrained blocks where they are: the flow says what one step 
     expect(on.equilibrium(theta, form, { ...options, weightDecay: 0 }).status).not.toBe("none");
   }
   on.dispose();
+});
+
+describe("how fast the loss falls beside the charges", () => {
+  const generators = { rotation, rescaling, control };
+
+  test("tau_1 is the excess loss over the squared gradient, and each row has tau_2 / tau_1 and its phase", async () => {
+    for (const lossAtRest of [undefined, 0.25]) {
+      const { rows, loss } = await problem.report(theta, {
+        ...strength,
+        generators,
+        ...(lossAtRest === undefined ? {} : { lossAtRest }),
+      });
+      const square = Float64Array.from(problem.gradient(theta)).reduce((sum, x) => sum + x * x, 0);
+      expect([loss.value, loss.atRest]).toEqual([problem.loss(theta), lossAtRest ?? 0]);
+      expect(Math.abs(loss.squaredGradient / square - 1)).toBeLessThan(1e-14);
+      expect(loss.tau1).toBeCloseTo((loss.value - (lossAtRest ?? 0)) / square, 12);
+      // a step of momentum .5 is 2 eta of time
+      expect(loss.steps).toBeCloseTo(loss.tau1! / 0.02, 9);
+      for (const row of rows.slice(0, 2)) {
+        expect(row.ratio).toBeCloseTo(row.timeScale! / loss.tau1!, 9);
+        expect(row.phase).toBe(row.ratio! <= 0.3 ? "fast" : row.ratio! >= 3 ? "slow" : "between");
+      }
+      expect([rows[2]!.ratio, rows[2]!.phase]).toEqual([null, null]);
+    }
+  });
+
+  test("strong noise makes the charge fast, weak noise slow, and in between it is not classed", async () => {
+    const phase = async (sigma2: number) => {
+      const { rows } = await problem.report(theta, { sigma2, generators: { rescaling } });
+      return rows[0]!;
+    };
+    const one = (await phase(1)).ratio!; // tau_2 ~ 1 / sigma2
+    for (const [ratio, wanted] of [
+      [0.29, "fast"],
+      [0.31, "between"],
+      [2.9, "between"],
+      [3.1, "slow"],
+    ] as const) {
+      const row = await phase(one / ratio);
+      expect(row.ratio).toBeCloseTo(ratio, 9);
+      expect(row.phase).toBe(wanted);
+    }
+  });
+
+  test("at a minimum, at lossAtRest, and below 0 the loss has no time scale; above the loss it is refused", async () => {
+    const net = model({
+      params: { u: [1], w: [1] },
+      inputs: { y: [1] },
+      loss: ({ u, w, y }) => ops.sub(ops.sqnorm(ops.sub(ops.mul(u!, w!), y!)), 3),
+    });
+    const on = engine.problem(net, { y: [0.5, 1.5] });
+    const A = symmetry.rescaling("u", "w");
+    const at = (point: number[], more: object) =>
+      on.report(point, { eta: 0.1, batchSize: 1, generators: { A }, ...more });
+    // u w = 1 is the minimum, of loss .25 - 3
+    const rest = await at([2, 0.5], { lossAtRest: -4 });
+    expect([rest.loss.tau1, rest.loss.squaredGradient, rest.rows[0]!.phase]).toEqual([null, 0, null]);
+    expect(String(rest)).toContain("loss -2.75, at rest -4: no time scale");
+    expect((await at([1, 3], { lossAtRest: 1.25 })).loss.tau1).toBeNull();
+    expect((await at([1, 1.5], {})).loss).toMatchObject({ value: -2.5, atRest: 0, tau1: null });
+    expect((await at([1, 3], {})).loss.tau1).toBeGreaterThan(0);
+    await expect(at([1, 3], { lossAtRest: 2 })).rejects.toThrow(
+      "report: lossAtRest is at most the loss at theta, 1.25, got 2.",
+    );
+    await expect(at([1, 3], { lossAtRest: Number.NaN })).rejects.toThrow(
+      "report: lossAtRest must be a finite",
+    );
+    on.dispose();
+  });
+});
+
+describe("progress", () => {
+  test.each([
+    ["a search and rows", {}],
+    ["given generators", { generators: { rotation, rescaling, control } }],
+    ["both", { generators: { rotation }, discover: true }],
+  ])("of %s rises to 1, one total for all of it", async (_, options) => {
+    const seen: { done: number; total: number }[] = [];
+    const { rows } = await problem.report(theta, {
+      ...strength,
+      ...options,
+      onProgress: (p) => seen.push(p),
+    });
+    const done = seen.map((p) => p.done);
+    expect(new Set(seen.map((p) => p.total)).size).toBe(1);
+    for (const [i, x] of done.entries()) if (i > 0) expect(x).toBeGreaterThan(done[i - 1]!);
+    expect(seen.at(-1)).toEqual({ done: seen[0]!.total, total: seen[0]!.total });
+    // rows count, and not the search alone
+    const share = "generators" in options && !("discover" in options) ? 0 : 0.5;
+    expect(done.filter((x) => x / seen[0]!.total >= share).length).toBeGreaterThanOrEqual(rows.length);
+  });
+  test("the search's own listener hears the search", async () => {
+    const own: number[] = [];
+    const all: number[] = [];
+    await problem.report(theta, {
+      ...strength,
+      discover: { onProgress: (p) => own.push(p.done / p.total) },
+      onProgress: (p) => all.push(p.done / p.total),
+    });
+    expect([own.at(-1), all.at(-1)]).toEqual([1, 1]);
+  });
 });

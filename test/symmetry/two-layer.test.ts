@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { normalMatrix, randomTeacher } from "../../src/experiments/linear-net.ts";
-import { createEngine, type Engine, type Matrix } from "../../src/index.ts";
+import { createEngine, type Engine, type GroupTrend, type Matrix } from "../../src/index.ts";
 
 let engine: Engine;
 beforeAll(async () => {
@@ -183,6 +183,176 @@ describe("Theorem 2 on 100 random problems", () => {
       }
     }
     expect(largest).toBeLessThan(4.9);
+  });
+});
+
+describe("the group equilibrium where X_U or X_W is singular, or far off balance", () => {
+  /** Squared error on random data: the moments of theory 9, S_U = W Gamma_W W^T and S_W = U^T Gamma_U U. */
+  function system(dx: number, h: number, dy: number, seed: string) {
+    const x = normalMatrix(engine, 30, dx, `${seed} x`);
+    const y = normalMatrix(engine, 30, dy, `${seed} y`);
+    return of(x, y, normalMatrix(engine, dy, h, `${seed} U`), normalMatrix(engine, h, dx, `${seed} W`));
+  }
+  function of(x: Matrix, y: Matrix, U: Matrix, W: Matrix) {
+    const gammas = engine.twoLayer.gammasOfData({ U, W, x, y });
+    const SU = times(W, times(gammas.GammaW, turned(W)));
+    const SW = times(turned(U), times(gammas.GammaU, U));
+    return { U, W, SU, SW, sigma2: 0.01, gammas };
+  }
+  type System = ReturnType<typeof of>;
+  /** sigma^2 Tr Sigma + 2 gamma |theta|^2, which the equilibrium minimises. */
+  const cost = ({ gammas: { GammaW, GammaU }, sigma2 }: System, U: Matrix, W: Matrix, gamma: number) =>
+    sigma2 * (trace(times(W, times(GammaW, turned(W)))) + trace(times(turned(U), times(GammaU, U)))) +
+    2 * gamma * (norm(U) ** 2 + norm(W) ** 2);
+  /** |X_U - X_W| / (|X_U| + |X_W|) at U, W. */
+  const imbalance = ({ gammas: { GammaW, GammaU }, sigma2 }: System, U: Matrix, W: Matrix, gamma: number) => {
+    const K = (G: Matrix) =>
+      matrix(G.rows, G.cols, (i, j) => sigma2 * at(G, i, j) + (i === j ? 2 * gamma : 0));
+    const [XU, XW] = [times(W, times(K(GammaW), turned(W))), times(turned(U), times(K(GammaU), U))];
+    return norm(minus(XU, XW)) / (norm(XU) + norm(XW));
+  };
+  const rescaled = (s: System, powers: readonly number[]): System => {
+    const e = powers.map((k) => Math.exp(k));
+    return {
+      ...s,
+      U: matrix(s.U.rows, s.U.cols, (i, j) => at(s.U, i, j) * e[j]!),
+      W: matrix(s.W.rows, s.W.cols, (i, j) => at(s.W, i, j) / e[i]!),
+      SU: matrix(s.SU.rows, s.SU.cols, (i, j) => at(s.SU, i, j) / (e[i]! * e[j]!)),
+      SW: matrix(s.SW.rows, s.SW.cols, (i, j) => at(s.SW, i, j) * (e[i]! * e[j]!)),
+    };
+  };
+  /** Distances of each neuron from where it was: up to 40 between them. */
+  const farPowers = (h: number, k: number) => Array.from({ length: h }, (_, j) => 20 * Math.sin(5 * j + k));
+
+  test.each([0, 0.004])("neurons e^40 apart: the same minimum, at rest to 1e-9; gamma %d", (gamma) => {
+    for (let k = 0; k < 20; k++) {
+      const s = system(4, 3, 3, `far ${k}`);
+      const near = engine.twoLayer.groupEquilibrium({ ...s, gamma });
+      expect(near.trend).toBeNull();
+      const far = rescaled(s, farPowers(3, k));
+      const { U, W } = engine.twoLayer.groupEquilibrium({ ...far, gamma });
+      expect(imbalance(s, U, W, gamma)).toBeLessThan(1e-9);
+      expect(cost(s, U, W, gamma) / cost(s, near.U, near.W, gamma)).toBeCloseTo(1, 9);
+      expect(norm(minus(times(U, W), times(s.U, s.W))) / norm(times(s.U, s.W))).toBeLessThan(1e-9);
+    }
+  });
+
+  test("a neuron of which both weights are small is weak, not singular", () => {
+    const s = system(4, 3, 3, "weak");
+    const small = (k: number) => (k === 1 ? 1e-9 : 1);
+    const x = normalMatrix(engine, 30, 4, "weak x");
+    const y = normalMatrix(engine, 30, 3, "weak y");
+    const weak = of(
+      x,
+      y,
+      matrix(3, 3, (i, k) => at(s.U, i, k) * small(k)),
+      matrix(3, 4, (k, j) => at(s.W, k, j) * small(k)),
+    );
+    const { U, W } = engine.twoLayer.groupEquilibrium(weak);
+    expect(imbalance(weak, U, W, 0)).toBeLessThan(1e-7); // 1e9 between neurons, times some 2^-52
+  });
+
+  test("U M^1/2 and M^-1/2 W are those of the M returned", () => {
+    const s = system(4, 3, 3, "roots");
+    for (const one of [s, rescaled(s, [2, -1, 0.5])]) {
+      const { M, U, W } = engine.twoLayer.groupEquilibrium(one);
+      const root = engine.dense.sqrtSymmetric(M);
+      expect(norm(minus(U, times(one.U, root))) / norm(U)).toBeLessThan(1e-12);
+      expect(norm(minus(times(root, W), one.W)) / norm(one.W)).toBeLessThan(1e-12);
+    }
+  });
+
+  test("more hidden units than inputs and outputs: refused, naming both ranks", () => {
+    const s = system(3, 5, 2, "wide");
+    expect(() => engine.twoLayer.groupEquilibrium(s)).toThrow(
+      "groupEquilibrium: X_U and X_W of rank h = 5, without which the least noise may lie at infinity, got " +
+        "X_U = sigma^2 S_U + 2 gamma W W^T of rank 3 and X_W = sigma^2 S_W + 2 gamma U^T U of rank 2. " +
+        "Pass { regularize: 1e-6 } to come near it and see the trend.",
+    );
+    const tall = system(5, 4, 2, "tall");
+    expect(() => engine.twoLayer.groupEquilibrium({ ...tall, gamma: 0.1 })).toThrow(
+      "got X_W = sigma^2 S_W + 2 gamma U^T U of rank 2. Pass",
+    );
+    // neurons e^40 apart have the rank they have
+    expect(() => engine.twoLayer.groupEquilibrium(rescaled(tall, farPowers(4, 1)))).toThrow(
+      "of rank 2. Pass",
+    );
+  });
+
+  test.each([0, 0.004])(
+    "regularized it comes near the minimum 2 sum D of eq. 52: theta* has a limit; gamma %d",
+    (gamma) => {
+      for (let k = 0; k < 10; k++) {
+        const s = system(3, 5, 2, `limit ${k}`);
+        const V = times(s.U, s.W);
+        const { D } = engine.twoLayer.balanced({ V, h: 5, sigma2: s.sigma2, gamma, ...s.gammas });
+        const least = 2 * D.reduce((a, b) => a + b, 0);
+        let before = Infinity;
+        for (const regularize of [1e-2, 1e-4, 1e-6, 1e-8]) {
+          const { U, W, trend } = engine.twoLayer.groupEquilibrium({ ...s, gamma, regularize });
+          const above = cost(s, U, W, gamma) / least - 1;
+          expect(above).toBeGreaterThan(-1e-10);
+          expect(above).toBeLessThan(0.5 * before);
+          before = above;
+          expect(norm(minus(times(U, W), V)) / norm(V)).toBeLessThan(1e-9);
+          expect(trend!.regularize).toBe(regularize);
+          expect(Math.abs(trend!.growth)).toBeLessThan(20 * Math.sqrt(regularize));
+          expect(trend!.imbalance[0]).toBeCloseTo(imbalance(s, U, W, gamma), 9);
+          expect(trend!.imbalance[1]).toBeLessThan(0.5 * trend!.imbalance[0]);
+          const far = engine.twoLayer.groupEquilibrium({
+            ...rescaled(s, farPowers(5, k)),
+            gamma,
+            regularize,
+          });
+          expect(cost(s, far.U, far.W, gamma) / cost(s, U, W, gamma)).toBeCloseTo(1, 6);
+        }
+        expect(before).toBeLessThan(1e-3);
+      }
+    },
+  );
+  test("an input that is always 0: W grows towards it for ever, as e^-1/4", () => {
+    const x = normalMatrix(engine, 30, 3, "blind x");
+    const y = normalMatrix(engine, 30, 3, "blind y");
+    const blind = matrix(30, 3, (n, j) => (j === 0 ? 0 : at(x, n, j)));
+    const [U, W] = [normalMatrix(engine, 3, 3, "blind U"), normalMatrix(engine, 3, 3, "blind W")];
+    const s = of(blind, y, U, W);
+    expect(() => engine.twoLayer.groupEquilibrium(s)).toThrow(
+      "got X_U = sigma^2 S_U + 2 gamma W W^T of rank 2.",
+    );
+    for (const regularize of [1e-6, 1e-8]) {
+      const { trend, W: at } = engine.twoLayer.groupEquilibrium({ ...s, regularize });
+      expect(Math.abs(trend!.growth - 0.25)).toBeLessThan(0.02);
+      expect(norm(at)).toBeGreaterThan(5);
+      expect(trend!.imbalance[1]).toBeLessThan(trend!.imbalance[0]);
+    }
+    // decay holds it
+    expect(engine.twoLayer.groupEquilibrium({ ...s, gamma: 0.01 }).trend).toBeNull();
+  });
+
+  test("where nothing is singular, a small regularize changes little, and its trend says so", () => {
+    const s = system(4, 3, 3, "whole");
+    const { U } = engine.twoLayer.groupEquilibrium(s);
+    const [more, less] = [1e-6, 1e-8].map((regularize) => {
+      const { U: there, trend } = engine.twoLayer.groupEquilibrium({ ...s, regularize });
+      return { moved: norm(minus(U, there)) / norm(U), trend: trend! };
+    }) as [{ moved: number; trend: GroupTrend }, { moved: number; trend: GroupTrend }];
+    expect(less.moved).toBeLessThan(1e-4);
+    expect(Math.abs(more.moved / less.moved / 100 - 1)).toBeLessThan(0.1);
+    expect(Math.abs(less.trend.growth)).toBeLessThan(1e-5);
+    expect(Math.abs(more.trend.imbalance[1] / less.trend.imbalance[0] - 1)).toBeLessThan(1e-6);
+    expect(less.trend.imbalance[0]).toBeLessThan(1e-4);
+  });
+
+  test("what regularize refuses", () => {
+    const s = system(3, 5, 2, "refused");
+    for (const regularize of [0, -1, 2, Number.NaN])
+      expect(() => engine.twoLayer.groupEquilibrium({ ...s, regularize })).toThrow(
+        "groupEquilibrium: regularize must be a finite number in [1e-10, 1]",
+      );
+    const still = { ...s, sigma2: 0, regularize: 1e-6 };
+    expect(() => engine.twoLayer.groupEquilibrium(still)).toThrow(
+      "There is neither noise nor decay on that side",
+    );
   });
 });
 
