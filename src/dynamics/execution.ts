@@ -311,10 +311,10 @@ export class Execution {
     const isPaused = code === PAUSED;
     if (setting.lowering.chunk === undefined) {
       // at most doubling keeps one slow reading from making a chunk nobody can interrupt
-      const fit = (size: number) =>
+      const paced = (size: number) =>
         Math.max(1, Math.min(2 * size, spent > 0.01 ? Math.floor((size * CHUNK_MS) / spent) : 2 * size));
-      if (isPaused || this.#blocks < ALL_BLOCKS) this.#blocks = Math.min(ALL_BLOCKS, fit(this.#blocks));
-      if (!isPaused) this.#size = fit(this.#size);
+      if (isPaused || this.#blocks < ALL_BLOCKS) this.#blocks = Math.min(ALL_BLOCKS, paced(this.#blocks));
+      if (!isPaused) this.#size = paced(this.#size);
     }
     if (isPaused) return;
     this.#step += count;
@@ -665,6 +665,7 @@ export class Execution {
       (h) => [
         ...series.map(({ entries }) => h.records * replicas * entries),
         ...h.frozen.map(() => this.#model.P),
+        ...h.probes.map(([, perStep]) => h.probed * perStep),
       ],
     );
     new Uint8Array(this.#host.arena.buffer, saved, states.length).set(states);
