@@ -1,7 +1,15 @@
-import { readOptions, type SimulateOptions } from "./dynamics/options.ts";
+import { readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
 import { planRun } from "./dynamics/plan.ts";
+import { strengthAt } from "./dynamics/rates.ts";
 import type { Run, RunRecord } from "./dynamics/result.ts";
-import { type Part, readControl, simulate, stream } from "./dynamics/run.ts";
+import {
+  type Part,
+  type ProbeOptions,
+  type RunControl,
+  readControl,
+  simulate,
+  stream,
+} from "./dynamics/run.ts";
 import { splitRun } from "./dynamics/sweep.ts";
 import { fail } from "./errors.ts";
 import type { Node } from "./graph/node.ts";
@@ -37,7 +45,9 @@ export class Problem extends ProblemReport {
   async simulate(options: SimulateOptions<Generator, Node>): Promise<Run> {
     const { sweep, measures, control, release } = this.#prepare("simulate", options);
     try {
-      return await simulate(this.host, this.model, sweep, measures, control);
+      const run = await simulate(this.host, this.model, sweep, measures, control);
+      if (options.probes?.flow) this.#sumFlow(run, Object.keys(options.record?.charges ?? {}));
+      return run;
     } finally {
       release();
     }
@@ -90,7 +100,7 @@ export class Problem extends ProblemReport {
     const setting = readOptions(this.model, this.N, this.host.core.real.bytes, options);
     checkRange(setting.scheme.name, setting.theta, this.host.core.dtype);
     const measures = readRecord(this.model, options);
-    const control = readControl(setting.scheme.name, options);
+    const control = this.#withFlow(setting, options, readControl(setting.scheme.name, options));
     const made = new Map<string, Samples>();
     const samplesOf = (dataSeed: string | undefined): Samples => {
       if (dataSeed === undefined) return this.samples;
@@ -110,6 +120,51 @@ export class Problem extends ProblemReport {
     } catch (error) {
       release();
       throw error;
+    }
+  }
+
+  /** Probes of the predicted flow beside those of the caller. */
+  #withFlow(setting: Setting, options: SimulateOptions<Generator, Node>, control: RunControl): RunControl {
+    const { probes } = control;
+    if (!probes?.flow) return control;
+    const where = `${setting.scheme.name}: probes.flow`;
+    const charges = Object.entries(options.record?.charges ?? {});
+    if (charges.length === 0) fail("range", where, "charges to predict", "none in record.charges");
+    if (setting.scheme.charges === "none")
+      fail("unsupported", where, "a scheme that the theory of charges applies to", setting.scheme.name);
+    if (setting.gammas.some((g) => g !== setting.gammas[0] && g.some((x, r) => x !== setting.gammas[0]![r])))
+      fail("unsupported", where, "one weight decay for all blocks", "decay by blocks");
+    if (setting.differs?.dataSeeds != null)
+      fail("unsupported", where, "the same data for all replicas", "dataSeed");
+    this.perSample(where);
+    const batches = setting.differs?.batches;
+    const measures: Record<string, NonNullable<ProbeOptions["measures"]>[string]> = { ...probes.measures };
+    for (const [name, A] of charges) {
+      measures[`charge.${name}`] = (theta) => this.charge(theta, A);
+      measures[`flow.${name}`] = (theta, { k, replica }) => {
+        const own = batches === undefined ? setting : { ...setting, ...batches[replica]! };
+        const { sigma2, gamma, discrete, time } = strengthAt(this.host.core, own, replica, k, this.N);
+        const flow = this.noetherFlow(theta, A, { sigma2, weightDecay: gamma });
+        const drift = this.noetherFlow(theta, A, { eta: 2, batchSize: 1 }).discrete;
+        return time * (flow.total + discrete * drift);
+      };
+    }
+    return { ...control, probes: { ...probes, measures } };
+  }
+
+  /** C(0) plus the sum of the flow by trapezoids. */
+  #sumFlow(run: Run, names: readonly string[]): void {
+    const { k, values } = run.probes!;
+    const data = values as Record<string, Float64Array>;
+    for (const name of names) {
+      const flow = data[`flow.${name}`]!;
+      const predicted = data[`charge.${name}`]!.slice();
+      for (let i = run.replicas; i < predicted.length; i++) {
+        const record = Math.floor(i / run.replicas);
+        const steps = k[record]! - k[record - 1]!;
+        predicted[i] = predicted[i - run.replicas]! + 0.5 * steps * (flow[i]! + flow[i - run.replicas]!);
+      }
+      data[`predicted.${name}`] = predicted;
     }
   }
 

@@ -1,5 +1,6 @@
 import { turn } from "../core/turn.ts";
 import {
+  checkFlag,
   checkInteger,
   checkKnown,
   checkNumber,
@@ -22,15 +23,20 @@ import { mergeRuns } from "./sweep.ts";
 export interface ProbeOptions {
   /** At steps 0, every, 2 every, ... */
   readonly every: number;
+  /**
+   * Predicted Noether flow of every recorded charge beside the charge itself: run.probes.values has "charge.C", "flow.C" (dC per
+   * step, what finite steps add included) and "predicted.C", C(0) plus the sum of the flow by trapezoids between the probes.
+   */
+  readonly flow?: boolean;
   /** Each is given a copy of a replica's theta; numbers, the same count every time. */
-  readonly measures: Readonly<
+  readonly measures?: Readonly<
     Record<string, (theta: Float64Array | Float32Array, at: ProbePoint) => ProbeResult | Promise<ProbeResult>>
   >;
 }
 export type ProbeResult = number | ArrayLike<number>;
 export interface ProbePoint {
   readonly k: number;
-  /** Position among the run's replicas, and the learning rate of step k. */
+  /** Position among the run's replicas. */
   readonly replica: number;
 }
 
@@ -82,9 +88,14 @@ export function readControl(where: string, options: RunControl): RunControl {
     fail("shape", where, "onProgress must be a function", show(onProgress));
   if (probes !== undefined) {
     const at = `${where}: probes`;
-    checkKnown(at, checkObject(at, "{ every, measures }", probes), ["every", "measures"]);
+    checkKnown(at, checkObject(at, "{ every, flow?, measures? }", probes), ["every", "flow", "measures"]);
+    const flow = checkFlag(at, "flow", probes.flow);
+    if (!flow && probes.measures === undefined)
+      fail("range", at, "something to measure: flow, or measures", "neither");
     checkInteger(at, "every", probes.every, 1, 4_294_967_295);
-    for (const [name, f] of Object.entries(checkObject(at, "measures: functions by name", probes.measures)))
+    for (const [name, f] of Object.entries(
+      checkObject(at, "measures: functions by name", probes.measures ?? {}),
+    ))
       if (typeof f !== "function") fail("shape", `${at}.measures.${name}`, "a function of theta", show(f));
   }
   if (checkpoint !== undefined) {
@@ -232,7 +243,7 @@ async function measure(
   if (probes === undefined || execution.isOpen || execution.step % probes.every !== 0) return;
   if (execution.probed * probes.every > execution.step) return;
   const values: Record<string, number[]> = {};
-  for (const [name, f] of Object.entries(probes.measures)) {
+  for (const [name, f] of Object.entries(probes.measures ?? {})) {
     values[name] = [];
     for (let r = 0; r < setting.replicas; r++) {
       const result = await f(execution.theta(r).slice(), { k: execution.step, replica: replicas[r]! });

@@ -1,0 +1,46 @@
+import type { Core } from "../wasm/module.ts";
+import type { Setting } from "./options.ts";
+import { updatesPerEta } from "./plan.ts";
+
+/** eta of step k of a replica, as assembly/rates.ts has it. */
+export function etaAt(core: Core, { eta, schedule }: Setting, replica: number, k: number): number {
+  if (schedule === null) return eta[replica]!;
+  const { kind, warmup, period, number, table } = schedule;
+  if (table !== null) return table[Math.min(k, table.length - 1)] ?? 0;
+  return eta[replica]! * core.exports.scheduleFactor(kind, warmup, period, number, k);
+}
+
+/** Time that passes in step k. */
+export function timeOf(core: Core, setting: Setting, replica: number, k: number): number {
+  const dt = setting.dt?.[replica] ?? etaAt(core, setting, replica, k) / updatesPerEta(setting);
+  return dt * setting.substeps;
+}
+
+/** What moves charges in step k: sigma^2, gamma, and the factor of gbar^T A gbar that finite updates add. */
+export function strengthAt(
+  core: Core,
+  setting: Setting,
+  replica: number,
+  k: number,
+  N: number,
+): { sigma2: number; gamma: number; discrete: number; time: number } {
+  const { scheme, sampling, S, effectiveS, momentum, gammas } = setting;
+  const eta = etaAt(core, setting, replica, k);
+  const time = timeOf(core, setting, replica, k);
+  const dt = time / setting.substeps;
+  const gamma = gammas[0]?.[replica] ?? 0;
+  if (scheme.charges === "kept") return { sigma2: 0, gamma, discrete: 0, time };
+  if (scheme.visits === "all" && scheme.takes.includes("sigma2")) {
+    const sigma2 = setting.sigma2?.[replica] ?? eta / (2 * (effectiveS ?? 1));
+    // the modified equation has the drift of SGD's finite steps beside its own
+    const bend = scheme.bends === undefined ? 0 : eta / 2;
+    return { sigma2, gamma, discrete: dt / 2 + bend, time };
+  }
+  const beta = momentum[replica]!;
+  const slow = eta / (1 - beta);
+  const discrete = (0.5 * (beta === 0 ? dt : slow) * (1 + beta)) / (1 - beta);
+  const distinct = sampling === "without" || sampling === "epochs";
+  const batch = distinct ? (S * (N - 1)) / (N - S) : S;
+  const sigma2 = scheme.visits === "all" ? 0 : slow / (2 * batch);
+  return { sigma2, gamma, discrete, time: time / (1 - beta) };
+}
