@@ -9,7 +9,7 @@ import { jobs, N } from "./jobs.mjs";
 import { checkMeasure, prepareMeasure } from "./measures.mjs";
 import { nets, uniforms } from "./nets.mjs";
 import { checksum, programs } from "./plain.mjs";
-import { loadPrototypes, prototypeRankOne, prototypeTwoLayer } from "./prototypes.mjs";
+import { loadPrototypes, prototypeRankOne, prototypeSde, prototypeTwoLayer } from "./prototypes.mjs";
 
 const { name, rounds, prototypes: folder, profile } = JSON.parse(process.argv[2]);
 const job = jobs.find((j) => j.name === name);
@@ -22,17 +22,19 @@ const context = { engine, noetherflow, prototypes };
 const CHECK_STEPS = 10;
 /** Largest difference of any entry of theta, relative to the largest entry. Orders of summation differ between sides. */
 const CHECK_TOLERANCE = 1e-12;
+/** Enough for a block of every prototype. */
+const EQUAL_SAMPLES = 32;
 const WARM_UP_RUNS = 3;
 const SEED = "bench";
 
 const net = (side) => nets[side.net](side.sizes);
 
 /** The options of a run of noetherflow. */
-const options = ({ S, replicas = 1 }, { theta, eta }, steps) => ({
-  scheme: "sgd",
+const options = ({ S, scheme = "sgd", replicas = 1 }, { theta, eta }, steps) => ({
+  scheme,
   theta,
   eta,
-  batchSize: S,
+  ...(scheme === "gd" ? {} : { batchSize: S }),
   steps,
   replicas,
   seed: SEED,
@@ -91,13 +93,19 @@ function prepare(side) {
       },
     };
   }
-  const prototype = prototypeTwoLayer(prototypes, side.sizes[0], side.S, data, built.theta);
+  const prototype = prototypeOf(side, data, built.theta);
   return {
     run: () => {
       prototype.run(side.steps, eta);
       return checksum(prototype.theta());
     },
   };
+}
+
+/** The prototype of a two-layer linear net: SGD, or the SDE. */
+function prototypeOf({ scheme, sizes, S }, data, theta) {
+  const make = scheme === "sde" ? prototypeSde : prototypeTwoLayer;
+  return make(prototypes, sizes[0], S, data, theta);
 }
 
 /** Largest difference of an entry, relative to the largest entry. */
@@ -121,14 +129,14 @@ function blocksOf(run, theta) {
 
 /**
  * Do both sides compute the same? Plain JavaScript and noetherflow take the same batches of real data. A prototype draws its
- * own, so the data are eight copies of one sample there, for which every batch is the same.
+ * own, so the data are copies of one sample there, for which every batch is the same.
  */
 async function check(label, side) {
   const ours = job.sides.ours;
   const built = net(ours);
   const eta = 2 * built.eta;
   let difference;
-  let on = "eight equal samples";
+  let on = `${EQUAL_SAMPLES} equal samples`;
   if (side.kind in programs) {
     on = "the same batches";
     const data = built.data(N);
@@ -142,7 +150,7 @@ async function check(label, side) {
     difference = distance(blocksOf(run, built.theta), plain.theta());
   } else {
     const one = built.data(1);
-    const data = { x: repeat(one.x, 8), y: repeat(one.y, 8) };
+    const data = { x: repeat(one.x, EQUAL_SAMPLES), y: repeat(one.y, EQUAL_SAMPLES) };
     const problem = engine.problem(built.build(noetherflow), data);
     if (side.net === "rankOne") {
       const R = side.replicas;
@@ -160,7 +168,7 @@ async function check(label, side) {
       difference = distance({ u: even, w: odd }, prototype.theta());
     } else {
       const run = await problem.simulate(options(ours, built, CHECK_STEPS));
-      const prototype = prototypeTwoLayer(prototypes, side.sizes[0], side.S, data, built.theta);
+      const prototype = prototypeOf(side, data, built.theta);
       prototype.run(CHECK_STEPS, eta);
       difference = distance(blocksOf(run, built.theta), prototype.theta());
     }

@@ -114,6 +114,28 @@ const rankOneJob = {
   ],
 };
 
+/** The SDE with the exact covariance of the noise of batches of 8, P = 512. */
+const sdeJob = {
+  name: "J4",
+  title: "SDE step with exact noise covariance, two-layer linear net, d = 16, N = 2048",
+  sides: {
+    ours: { kind: "ours", net: "twoLayer", sizes: [16, 16, 16], S: 8, scheme: "sde", steps: 500 },
+    prototype: { kind: "prototype", net: "twoLayer", sizes: [16, 16, 16], S: 8, scheme: "sde", steps: 500 },
+    "gradient descent": {
+      kind: "ours",
+      net: "twoLayer",
+      sizes: [16, 16, 16],
+      S: N,
+      scheme: "gd",
+      steps: 500,
+    },
+  },
+  figures: [
+    { quantity: "speed", of: "ours", against: "prototype", atLeast: 0.8 },
+    { quantity: "cost", of: "ours", against: "gradient descent", atMost: 1.25 },
+  ],
+};
+
 export const jobs = [
   linearJob(16, 8),
   linearJob(16, 32),
@@ -134,5 +156,6 @@ export const jobs = [
   weightNormJob(16, 32, 30_000),
   weightNormJob(64, 32, 2_500),
   rankOneJob,
+  sdeJob,
   ...measuringJobs,
 ];

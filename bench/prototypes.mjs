@@ -54,6 +54,20 @@ export function prototypeTwoLayer({ exports }, d, S, data, theta) {
   };
 }
 
+/** Job 4: the SDE of SGD with batches of S, exact covariance from weights of all N samples, N a multiple of 32. */
+export function prototypeSde({ exports }, d, S, data, theta) {
+  const N = data.x.length / d;
+  const allocate = allocator(exports.memory);
+  const [x, y] = [allocate(N * d, data.x), allocate(N * d, data.y)];
+  const [W1, W2] = [allocate(d * d, transpose(theta.W, d, d)), allocate(d * d, transpose(theta.U, d, d))];
+  const scratch = [d * d, 3 * 32 * d, d * d, d * d, N].map((n) => allocate(n).address);
+  return {
+    run: (steps, eta) =>
+      exports.em_f64x2_2x4(steps, N, d, x.address, y.address, W1.address, W2.address, ...scratch, eta, S),
+    theta: () => ({ U: transpose(W2.view, d, d), W: transpose(W1.view, d, d) }),
+  };
+}
+
 /**
  * Job 5: replicas of 1/2 (u w x - y)^2 with batches of one sample, 8 replicas in registers.
  *
