@@ -6,7 +6,8 @@ import { momentMatched } from "../models/moment-matched.ts";
 import { type Estimate, exact, meanOf } from "../stats/estimate.ts";
 import { judge, type Prediction } from "../stats/verdict.ts";
 import { symmetry } from "../symmetry/generator.ts";
-import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
+import type { Curve, Experiment, Row } from "./experiment.ts";
+import type { Parameter } from "./spec.ts";
 
 const parameters = {
   eta: { value: 0.02, min: 0.001, max: 0.03, what: "step size of all runs" },

@@ -7,7 +7,7 @@ import { momentMatched } from "../models/moment-matched.ts";
 import type { Matrix } from "../stats/dense.ts";
 import { type Estimate, meanOf } from "../stats/estimate.ts";
 import { judge } from "../stats/verdict.ts";
-import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
+import type { Curve, Experiment, Row } from "./experiment.ts";
 import {
   conservation,
   linearNet,
@@ -16,6 +16,7 @@ import {
   teacherSampler,
   traceOf,
 } from "./linear-net.ts";
+import type { Parameter } from "./spec.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 12, integer: true, what: "input and output dimension" },

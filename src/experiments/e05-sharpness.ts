@@ -4,8 +4,9 @@ import { momentMatched } from "../models/moment-matched.ts";
 import { meanOf } from "../stats/estimate.ts";
 import { judge } from "../stats/verdict.ts";
 import { initialTrace, type NamedInit } from "../symmetry/predictions/initialisation.ts";
-import type { Curve, Experiment, Parameter, Row } from "./experiment.ts";
+import type { Curve, Experiment, Row } from "./experiment.ts";
 import { conservation, linearNet, randomTeacher, type Teacher, teacherSampler } from "./linear-net.ts";
+import type { Parameter } from "./spec.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 10, integer: true, what: "input and output dimension of the autoencoder" },

@@ -1,12 +1,13 @@
 import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
+import type { RunSpec } from "../spec.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import type { Prediction, Verdict } from "../stats/verdict.ts";
 import type { SymmetrySummary } from "../symmetry/summary.ts";
 import { rescaling } from "./e01-rescaling.ts";
 import { balance } from "./e04-balance.ts";
 import { sharpness } from "./e05-sharpness.ts";
-import { readSpec } from "./spec.ts";
+import { type Parameter, readSpec } from "./spec.ts";
 
 /** A table row: one number, predicted and measured. */
 export interface Row {
@@ -19,12 +20,16 @@ export interface Row {
   readonly verdict: Verdict;
 }
 
-/** One line of a figure; `predicted` lines are drawn dashed. */
+/** One line of a figure, or points; `predicted` lines are drawn dashed. */
 export interface Curve {
   readonly label: string;
   readonly predicted: boolean;
   readonly x: readonly number[];
   readonly y: readonly number[];
+  /** Standard errors of y, drawn as bars. */
+  readonly error?: readonly number[];
+  /** "line" when absent. */
+  readonly mark?: "line" | "dots";
 }
 
 export interface Figure {
@@ -42,6 +47,8 @@ export interface Findings {
   readonly rows: readonly Row[];
   readonly figures: readonly Figure[];
   readonly runs: Readonly<Record<string, Run>>;
+  /** What does each of them again to the same bits, by the same names. */
+  readonly specs?: Readonly<Record<string, RunSpec>>;
   /** Symmetries of its models, each at a theta of interest. */
   readonly symmetries?: readonly SymmetryTable[];
 }
@@ -56,6 +63,7 @@ export interface SymmetryTable {
 /** Everything a report needs. */
 export interface Result extends Findings {
   readonly id: string;
+  readonly formula?: string;
   readonly title: string;
   readonly question: string;
   readonly source: string;
@@ -71,15 +79,6 @@ export interface Control {
   readonly onProgress?: (fraction: number, what: string) => void;
 }
 
-/** One setting of a spec: its default, and what it may be. */
-export interface Parameter {
-  readonly value: number;
-  readonly min: number;
-  readonly max: number;
-  readonly integer?: boolean;
-  readonly what: string;
-}
-
 /** An experiment is data plus one function. */
 export interface Experiment {
   readonly id: string;
@@ -89,7 +88,11 @@ export interface Experiment {
   readonly source: string;
   /** What the figure should show. */
   readonly claim: string;
+  /** The prediction, in plain symbols. */
+  readonly formula?: string;
   readonly parameters: Readonly<Record<string, Parameter>>;
+  /** Settings of a run of a second or so, for a first look and for tests. */
+  readonly quick?: Readonly<Record<string, number>>;
   /** Measures at settings that have been checked; call it through `runExperiment`. */
   measure(
     engine: Engine,
@@ -116,6 +119,7 @@ export async function runExperiment(
   seed: string,
   control: Control = {},
 ): Promise<Result> {
+  control.signal?.throwIfAborted();
   const began = performance.now();
   const { id, title, question, source, claim } = experiment;
   const spec = readSpec(id, experiment.parameters, settings);
@@ -126,6 +130,7 @@ export async function runExperiment(
     question,
     source,
     claim,
+    ...(experiment.formula === undefined ? {} : { formula: experiment.formula }),
     spec: { ...spec, seed },
     ...findings,
     elapsedMs: performance.now() - began,

@@ -1,5 +1,27 @@
-import { checkInteger, checkNumber, fail, nearest, show } from "../errors.ts";
-import type { Parameter } from "./experiment.ts";
+import { z } from "zod";
+import { fail, nearest, show } from "../errors.ts";
+
+/** One setting of a spec: its default, what it may be, and in which unit. */
+export interface Parameter {
+  readonly value: number;
+  readonly min: number;
+  readonly max: number;
+  readonly integer?: boolean;
+  /** Unit, "1" or absent for a pure number: theta^2 / loss for eta, say. */
+  readonly unit?: string;
+  readonly what: string;
+}
+
+/** The settings of an experiment as a zod schema: numbers with ranges, defaults, descriptions and units. */
+export function schemaOf(
+  parameters: Readonly<Record<string, Parameter>>,
+): z.ZodObject<Record<string, z.ZodDefault<z.ZodNumber>>> {
+  const one = ({ value, min, max, integer, unit = "1", what }: Parameter) => {
+    const number = integer ? z.number().int() : z.number();
+    return number.min(min).max(max).default(value).meta({ description: what, unit });
+  };
+  return z.strictObject(Object.fromEntries(Object.entries(parameters).map(([name, p]) => [name, one(p)])));
+}
 
 /** Defaults with the caller's settings over them, every one checked against its range. */
 export function readSpec<T extends Readonly<Record<string, Parameter>>>(
@@ -7,16 +29,17 @@ export function readSpec<T extends Readonly<Record<string, Parameter>>>(
   parameters: T,
   given: Readonly<Record<string, number>>,
 ): { [K in keyof T]: number } {
-  for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(parameters, name)) {
-      const known = Object.keys(parameters);
-      fail("name", id, `settings are ${known.join(", ")}`, show(name), nearest(name, known));
-    }
+  const read = schemaOf(parameters).safeParse(given);
+  if (read.success) return read.data as { [K in keyof T]: number };
+  const issue = read.error.issues[0]!;
+  if (issue.code === "unrecognized_keys") {
+    const known = Object.keys(parameters);
+    const [name] = issue.keys as [string];
+    return fail("name", id, `settings are ${known.join(", ")}`, show(name), nearest(name, known));
   }
-  const out: Record<string, number> = {};
-  for (const [name, { value, min, max, integer }] of Object.entries(parameters)) {
-    const chosen = given[name] ?? value;
-    out[name] = integer ? checkInteger(id, name, chosen, min, max) : checkNumber(id, name, chosen, min, max);
-  }
-  return out as { [K in keyof T]: number };
+  const name = String(issue.path[0]);
+  const p = parameters[name];
+  if (p === undefined) return fail("shape", id, "settings by name", show(given));
+  const kind = p.integer ? "an integer" : "a finite number";
+  return fail("range", id, `${name} must be ${kind} in [${p.min}, ${p.max}]`, show(given[name]));
 }
