@@ -89,6 +89,7 @@ import {
 import {
   sampleWeights,
   takeWeights,
+  factorNoise,
 } from "./weights";
 import {
   adaptStep,
@@ -248,206 +249,210 @@ export function execute(pc: usize, end: usize): void {
         break;
       }
       case 35: {
-        adaptStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        factorNoise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32));
         break;
       }
       case 36: {
-        acceptStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        adaptStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 37: {
-        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        acceptStep(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 38: {
-        gatherRows(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
+        gather(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 39: {
-        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
+        gatherRows(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20));
         break;
       }
       case 40: {
-        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
+        noise(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36));
         break;
       }
       case 41: {
-        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
+        storeSamples(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28));
         break;
       }
       case 42: {
-        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        treeSum(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24));
         break;
       }
       case 43: {
-        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        closeTree(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 44: {
-        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        record(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 45: {
-        addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        recordExact(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 46: {
-        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        addToAverage(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 47: {
-        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        copy(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 48: {
-        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 49: {
-        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 50: {
-        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 51: {
-        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 52: {
-        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        addScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 53: {
-        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 54: {
-        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 55: {
-        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 56: {
-        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 57: {
-        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        subScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 58: {
-        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 59: {
-        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 60: {
-        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 61: {
-        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 62: {
-        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        mulScale(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 63: {
-        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        scaleAdd(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 64: {
-        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        scaleSub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 65: {
-        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
+        scaleMul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 66: {
-        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        scaleFrom(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<f64>(pc, 56));
         break;
       }
       case 67: {
-        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        add(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 68: {
-        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        addBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 69: {
-        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        sub(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 70: {
-        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        subBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 71: {
-        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        mul(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 72: {
-        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
+        mulBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 73: {
-        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
+        div(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16));
         break;
       }
       case 74: {
-        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        divBroadcast(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12), load<u32>(pc, 16), load<u32>(pc, 20), load<u32>(pc, 24), load<u32>(pc, 28), load<u32>(pc, 32), load<u32>(pc, 36), load<u32>(pc, 40), load<u32>(pc, 44), load<u32>(pc, 48));
         break;
       }
       case 75: {
-        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        tanh(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 76: {
-        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        sigmoid(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 77: {
-        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        softplus(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 78: {
-        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        exp(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 79: {
-        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        log(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 80: {
-        erf(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        sqrt(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 81: {
-        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        erf(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 82: {
-        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        square(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 83: {
-        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        relu(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 84: {
-        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        abs(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }
       case 85: {
+        step(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
+        break;
+      }
+      case 86: {
         sign(load<u32>(pc, 4), load<u32>(pc, 8), load<u32>(pc, 12));
         break;
       }

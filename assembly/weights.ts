@@ -1,5 +1,6 @@
 /** Weights of the samples of an update, where they are not all the same. */
 import { bytes } from "./lanes";
+import { centreRows, rankUpdate } from "./matrix";
 import { normalLanes } from "./random";
 import { key0, key1, replica, sampleBase, step, streams } from "./registers";
 
@@ -67,4 +68,53 @@ export function takeWeights(dst: usize, weights: usize, lanes: i32, ld: i32, byR
   const count = byReplica ? ld : lanes;
   memory.copy(dst, from, bytes(count));
   for (let l = count; l < ld; l++) store<real>(dst + bytes(l), 0);
+}
+
+/** A pivot this small beside the largest diagonal entry is rounding: that direction has no noise. */
+const NO_NOISE: f64 = sizeof<real>() == 8 ? 1e-13 : 1e-5;
+
+/**
+ * L z with L L^T = Sigma, the covariance of the rows of g (divisor `count`), and z standard normal: the gradient noise of the SDE
+ * the long way. Sigma is singular along symmetries, so a pivot of rounding size makes a column of zeros.
+ *
+ * dst      p values
+ * g        [count][p], centred in place;  mean  p values, the mean of the rows
+ * sigma    p x p, becomes L below and on its diagonal;  normals  room for p values
+ * cost     count p^2 + p^3 / 3 multiplications: for small p, to check what `sampleWeights` does without Sigma
+ */
+export function factorNoise(
+  dst: usize, g: usize, mean: usize, sigma: usize, normals: usize, count: i32, p: i32, purpose: u32,
+): void {
+  const row = bytes(p);
+  memory.fill(sigma, 0, row * (p as usize));
+  centreRows(g, mean, count, p, p);
+  rankUpdate(sigma, g, count, p, p);
+  let largest: f64 = 0;
+  for (let i = 0; i < p; i++) largest = max(largest, load<real>(sigma + (i as usize) * row + bytes(i)) as f64);
+  // the upper triangle holds Sigma: column j of L is found from row j
+  for (let j = 0; j < p; j++) {
+    const rowJ = sigma + (j as usize) * row;
+    let pivot = load<real>(rowJ + bytes(j)) as f64;
+    for (let k = 0; k < j; k++) {
+      const l = load<real>(rowJ + bytes(k)) as f64;
+      pivot -= l * l;
+    }
+    const isNoise = pivot > NO_NOISE * largest;
+    const root = isNoise ? Math.sqrt(pivot) : 0;
+    for (let i = j + 1; i < p; i++) {
+      const rowI = sigma + (i as usize) * row;
+      let entry = load<real>(rowJ + bytes(i)) as f64;
+      for (let k = 0; k < j; k++) entry -= (load<real>(rowI + bytes(k)) as f64) * (load<real>(rowJ + bytes(k)) as f64);
+      store<real>(rowI + bytes(j), isNoise ? ((entry / root) as real) : 0);
+    }
+    store<real>(rowJ + bytes(j), root as real);
+  }
+  normalLanes(normals, p, 1, 1, 0, step, replica, purpose, 0, 1, key0, key1, 0);
+  const share = 1.0 / Math.sqrt(count as f64);
+  for (let i = 0; i < p; i++) {
+    const rowI = sigma + (i as usize) * row;
+    let sum: f64 = 0;
+    for (let j = 0; j <= i; j++) sum += (load<real>(rowI + bytes(j)) as f64) * (load<real>(normals + bytes(j)) as f64);
+    store<real>(dst + bytes(i), (sum * share) as real);
+  }
 }

@@ -24,6 +24,8 @@ export const PURPOSE = {
   epoch: 9,
   /** Fresh samples, or noise on inputs, of the second batch of an update. */
   freshSecond: 10,
+  /** Normals of the SDE's noise by a factor of Sigma. */
+  factor: 11,
 } as const;
 
 /** Key of the counter-based generator: two 32-bit words. */

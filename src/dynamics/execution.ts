@@ -714,6 +714,7 @@ export function settingsOf(setting: Setting, core: Core): RunSettings {
     ...(some(setting.momentum) ? { momentum: [...setting.momentum] } : {}),
     ...(setting.clip === null ? {} : { clip: setting.clip }),
     ...(setting.labelNoise === null ? {} : { labelNoise: Object.fromEntries(setting.labelNoise) }),
+    ...(setting.noise === "factor" ? { noise: "factor" } : {}),
     ...(takes("l") ? { l: setting.l } : {}),
     ...(takes("substeps") ? { substeps: setting.substeps } : {}),
     ...(setting.dt === null ? {} : { dt: [...setting.dt] }),

@@ -101,6 +101,8 @@ export interface SimulateOptions<A = unknown, E = Node> extends Omit<BatchOption
   readonly dt?: PerReplica<number>;
   /** sigma^2 of the SDE; eta / (2 S) when absent. */
   readonly sigma2?: PerReplica<number>;
+  /** How the noise of the SDE is drawn: by weights of the samples (default), or by a Cholesky factor of Sigma, P at most 500. */
+  readonly noise?: "weights" | "factor";
   /** Of Adam (.9, .999, 1e-8) and RMSProp (beta2 .99). */
   readonly beta1?: number;
   readonly beta2?: number;
@@ -191,6 +193,7 @@ export interface Setting extends BatchSetting {
   readonly substeps: number;
   readonly dt: Float64Array | null;
   readonly sigma2: Float64Array | null;
+  readonly noise: "weights" | "factor";
   readonly beta1: number;
   readonly beta2: number;
   readonly epsilon: number;
@@ -350,6 +353,7 @@ export function readOptions(
     l: numberOr("l", 1, 1),
     dt: options.dt === undefined ? null : perReplica(where, "dt", options.dt, replicas, 0),
     sigma2: options.sigma2 === undefined ? null : perReplica(where, "sigma2", options.sigma2, replicas, 0),
+    noise: readNoise(where, model, options),
     beta1: below1(where, "beta1", numberOr("beta1", 0.9)),
     beta2: below1(where, "beta2", numberOr("beta2", scheme.name === "rmsprop" ? 0.99 : 0.999)),
     epsilon: numberOr("epsilon", 1e-8),
@@ -494,6 +498,30 @@ function readLabelNoise(
     out.set(name, checkNumber(at, name, std, 0));
   }
   return out.size === 0 ? null : out;
+}
+
+/** More parameters than this are no small model: Sigma is formed at every step. */
+const MAX_FACTOR = 500;
+
+function readNoise(
+  where: string,
+  model: Model,
+  options: SimulateOptions<unknown, unknown>,
+): Setting["noise"] {
+  const noise = checkWord(where, "noise", orDefault(options.noise, "weights"), ["weights", "factor"]);
+  if (noise === "weights") return noise;
+  if (options.normals !== undefined)
+    fail("unsupported", where, 'explicit normals are those of noise: "weights"', '"factor"');
+  const P = model.blocks.reduce((n, b) => (b.trainable ? n + b.size : n), 0);
+  if (P > MAX_FACTOR)
+    fail(
+      "memory",
+      where,
+      `noise: "factor" takes at most ${MAX_FACTOR} parameters`,
+      `${P}`,
+      'Use noise: "weights".',
+    );
+  return noise;
 }
 
 function checkPositive(where: string, what: string, value: unknown): number {

@@ -77,10 +77,19 @@ export function chooseLanes(model: Model, samples: Samples, setting: Setting, re
       );
     return { lanes: "samples", groups: replicas, groupLanes: 1, block: S };
   }
+  if (setting.noise === "factor" && lowering.lanes === "replicas")
+    fail(
+      "unsupported",
+      "simulate: lowering.lanes",
+      'lanes "samples" or "features" with noise: "factor"',
+      '"replicas"',
+    );
   const loss = samples.lossIn(S);
   const widest = Math.max(...model.blocks.flatMap((b) => [...b.shape, 1]));
   const lanes =
-    lowering.lanes ?? (replicas >= 4 && (widest <= 8 || S < 4) ? "replicas" : S < 4 ? "features" : "samples");
+    lowering.lanes ??
+    (setting.noise === "factor" ? "samples" : null) ??
+    (replicas >= 4 && (widest <= 8 || S < 4) ? "replicas" : S < 4 ? "features" : "samples");
   const bytesOf = (bit: number) =>
     real.bytes *
     reachable([loss]).reduce((n, v) => ((v.varies & bit) !== 0 || bit === 0 ? n + sizeOf(v.shape) : n), 1);
@@ -216,7 +225,7 @@ export function planRun(
   const dt = values(ld);
   const keepBytes = Math.ceil(((ld + real.perRegister) * real.bytes) / 64) * 64;
   const keep = planner.take(keepBytes * trainable.length);
-  const noise = build.passes.some((p) => p.weighs) ? values(ld) : 0;
+  const noise = build.passes.some((p) => p.weighs || p.factors) ? values(ld) : 0;
   const judges = build.passes.some((p) => p.judges);
   const varies = setting.schedule !== null || judges;
   const time = varies ? doubles(Math.max(ld, choice.groupLanes)) : 0;
@@ -273,6 +282,7 @@ export function planRun(
   const batches = setting.batches === null ? 0 : planner.take(4 * setting.batches.length);
   const windows: WindowPlan[] = [];
   const drawsFor = (visits: Visit): Draws => {
+    if (visits === "none") return { kind: "none" };
     if (visits === "all") return samples.allDraws;
     const number = visits === "batch" ? 0 : 1;
     if (batches !== 0)
@@ -281,7 +291,7 @@ export function planRun(
     windows[number] ??= planWindow(planner, samples, setting, drawLanes, number);
     return { kind: "window", window: windows[number].address, strideBytes: 4 * drawLanes };
   };
-  const sharedIn = (visits: Visit) => visits === "all" || setting.batches !== null;
+  const sharedIn = (visits: Visit) => visits === "all" || visits === "none" || setting.batches !== null;
   const weights = noise === 0 ? 0 : values((samples.N + 1) * ld);
   const normals = setting.normals === null ? 0 : values(setting.normals.length);
 
@@ -295,6 +305,17 @@ export function planRun(
   for (const list of vectors.values()) for (const { leaf, address } of list) parameters.set(leaf, address);
   parameters.set(build.eta, eta);
   parameters.set(build.dt, dt);
+  parameters.set(model.graph.param("~c", []), noise);
+  const size = trainable.reduce((n, b) => n + b.size, 0);
+  const factor = build.passes.some((p) => p.factors)
+    ? {
+        g: values(samples.N * size),
+        mean: values(size),
+        sigma: values(size * size),
+        normals: values(size),
+        dst: values(size),
+      }
+    : null;
   const shape = {
     real,
     lanes: choice.lanes,
@@ -307,6 +328,11 @@ export function planRun(
     constant,
     planner,
   };
+  let before = 0;
+  const offsets = trainable.map((b) => {
+    before += b.size;
+    return { n: b.size, offset: before - b.size };
+  });
   const numberAt = (name: string) =>
     numbers.find((n) => n.name === name)?.address ?? internal("plan", `no ${name}`);
 
@@ -322,7 +348,7 @@ export function planRun(
     }
   }
   const lowerPass = (draft: PassDraft) => {
-    const count = draft.visits === "all" ? samples.N : S;
+    const count = draft.visits === "all" ? samples.N : draft.visits === "none" ? 0 : S;
     const stand = draft.at === null ? null : vectors.get(draft.at)!;
     const params = stand === null ? parameters : new Map(parameters);
     for (const [i, block] of trainable.entries())
@@ -338,7 +364,6 @@ export function planRun(
     const closing: Instruction[] = [];
     if (draft.judges) {
       const [error, h, accept] = ["error", "h", "accept"].map(numberAt) as [number, number, number];
-      const size = trainable.reduce((n, b) => n + b.size, 0);
       closing.push({ name: "adaptStep", values: { error, count: size, h, next, left, accept, lanes: ld } });
       for (const [i, block] of trainable.entries()) {
         const y = vectors.get("y")![i]!.address;
@@ -346,8 +371,27 @@ export function planRun(
         closing.push({ name: "acceptStep", values: { theta: to, y, accept, elements: block.size, ld } });
       }
     }
+    const effects = [...draft.effects];
+    if (draft.factors && factor !== null) {
+      for (const [i, value] of build.each().entries()) {
+        const { offset } = offsets[i]!;
+        if (value !== null)
+          effects.push({ kind: "storeSamples", value, address: factor.g, stride: size, offset });
+      }
+      const blocks = offsets.map(({ offset, n }, i) => ({
+        n,
+        at: offset * real.bytes,
+        mean: vectors.get("mean")![i]!.address,
+        noise: vectors.get("noise")![i]!.address,
+      }));
+      for (const { n, at, mean } of blocks)
+        closing.push({ name: "copy", values: { dst: factor.mean + at, a: mean, n } });
+      closing.push({ name: "factorNoise", values: { ...factor, count, p: size, purpose: PURPOSE.factor } });
+      for (const { n, at, noise: to } of blocks)
+        closing.push({ name: "copy", values: { dst: to, a: factor.dst + at, n } });
+    }
     const source = samples.source(count, sharedIn(draft.visits), setting.labelNoise);
-    const pass = lower(draft.effects, { ...shape, params, weights, opening, closing, source });
+    const pass = lower(effects, { ...shape, params, weights, opening, closing, source });
     const purpose = draft.visits === "second" ? PURPOSE.freshSecond : PURPOSE.fresh;
     return placePass(planner, pass, drawsFor(draft.visits), purpose);
   };

@@ -24,6 +24,7 @@ export type SchemeOption =
   | "dt"
   | "substeps"
   | "sigma2"
+  | "noise"
   | "beta1"
   | "beta2"
   | "epsilon"

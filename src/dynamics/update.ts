@@ -10,8 +10,8 @@ import type { Setting } from "./options.ts";
 /** One value per trainable block, of the block's shape; null stands for zeros. */
 export type Vector = readonly (Node | null)[];
 
-/** Samples a pass goes over: all of the data, the batch of the update, or a second batch that is independent of it. */
-export type Visit = "all" | "batch" | "second";
+/** Samples a pass goes over: all of the data, the batch of the update, a second batch independent of it, or none. */
+export type Visit = "all" | "batch" | "second" | "none";
 
 /** One walk over samples, as expressions. */
 export interface PassDraft {
@@ -21,6 +21,8 @@ export interface PassDraft {
   readonly at: string | null;
   /** The weights of the samples are drawn before it. */
   weighs: boolean;
+  /** The gradients of all samples are written down, and after it a vector "noise" with their covariance is drawn. */
+  factors: boolean;
   /** The trial step is judged, and taken or not, after it. */
   judges: boolean;
 }
@@ -51,7 +53,7 @@ export class UpdateBuilder {
 
   /** Begins a pass over samples; what follows belongs to it. `at` names the vector it takes for theta. */
   walk(visits: Visit, at: string | null = null): void {
-    this.passes.push({ visits, effects: [], at, weighs: false, judges: false });
+    this.passes.push({ visits, effects: [], at, weighs: false, factors: false, judges: false });
   }
 
   get pass(): PassDraft {
@@ -72,6 +74,19 @@ export class UpdateBuilder {
   noisy(): Vector {
     this.pass.weighs = true;
     return this.weighted(this.model.graph.weight());
+  }
+
+  /** sqrt(2 sigma^2 / dt) L z with L L^T = Sigma of the gradients of the pass, for the pass after it. */
+  factored(): Vector {
+    this.pass.factors = true;
+    const noise = this.vector("noise");
+    const c = this.model.graph.param("~c", []);
+    return times(noise, scale(c, Math.sqrt(this.samples.N)));
+  }
+
+  /** The gradient of every sample by itself. */
+  each(): Vector {
+    return gradient(this.samples.lossIn(this.count), this.#leaves, this.model.graph.number(1), "perSample");
   }
 
   weighted(weight: Node): Vector {

@@ -68,7 +68,12 @@ export function pullback(
  * @param weight  the seed w: a number node when all samples weigh the same, else a sample value
  * @param count   samples in the batch
  */
-export function gradient(loss: Node, targets: readonly Node[], weight: Node, count: number): (Node | null)[] {
+export function gradient(
+  loss: Node,
+  targets: readonly Node[],
+  weight: Node,
+  count: Gathering,
+): (Node | null)[] {
   return pullback(loss, weight, targets, count);
 }
 

@@ -41,6 +41,7 @@ const structural = {
   addWork: ["dst", "q", "eta", "lanes"],
   sampleWeights: ["dst", "count", "lanes", "ld", "noise", "purpose", "table"],
   takeWeights: ["dst", "weights", "lanes", "ld", "byReplica"],
+  factorNoise: ["dst", "g", "mean", "sigma", "normals", "count", "p", "purpose"],
   adaptStep: ["error", "count", "h", "next", "left", "accept", "lanes"],
   acceptStep: ["theta", "y", "accept", "elements", "ld"],
   gather: ["dst", "data", "offset", "dim", "lanes", "ld", "shared"],
@@ -105,7 +106,7 @@ export const homes: Record<string, readonly string[]> = {
     "copy",
     "copyRows",
   ],
-  weights: ["sampleWeights", "takeWeights"],
+  weights: ["sampleWeights", "takeWeights", "factorNoise"],
   adaptive: ["adaptStep", "acceptStep"],
 };
 
