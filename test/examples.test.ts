@@ -29,6 +29,7 @@ test("the folder holds the examples that are tested here and no other", () => {
     "05-gradient-noise.ts",
     "06-curvature.ts",
     "07-symmetries.ts",
+    "08-schemes.ts",
   ]);
 });
 
@@ -233,6 +234,42 @@ describe("07-symmetries", () => {
       expect(decayed.rows.every((row) => row.equilibrium?.status === "finite")).toBe(true);
       expect(plain.rows.every((row) => row.conserved && row.defect < 1e-10)).toBe(true);
       expect(printed.join("\n")).toContain("4 generators found");
+    },
+    LIMIT,
+  );
+});
+
+describe("08-schemes", () => {
+  test(
+    "noise moves the charge alike in SGD, SDE and SVAG, as predicted along the way; GD and the flow keep it",
+    async () => {
+      const { runs, eta } = (await import("../examples/08-schemes.ts")).found;
+      expect(printed).toHaveLength(6);
+      const ends = (run: { replicas: number; series: { charges: Record<string, Float64Array> } }) =>
+        run.series.charges.C!.slice(-run.replicas);
+      const mean = (x: Float64Array) => x.reduce((a, b) => a + b, 0) / x.length;
+      const stdErr = (x: Float64Array) =>
+        Math.sqrt(x.reduce((s, v) => s + (v - mean(x)) ** 2, 0) / (x.length - 1) / x.length);
+      const start = (1.8 ** 2 - 0.5 ** 2) / 2;
+      // the flow keeps it to its tolerance, and descent moves it by at most 2 eta (L(0) - L(end)) / 2
+      expect(Math.abs(ends(runs["gradient flow"])[0]! - start)).toBeLessThan(1e-6);
+      expect(Math.abs(ends(runs["gradient descent"])[0]! - start)).toBeLessThan(eta);
+      const noisy = [runs["SGD, S = 4"], runs["SDE of it"], runs["SVAG, l = 2"]];
+      for (const run of noisy) {
+        // exp(-8 sigma^2 D t) = exp(-0.2 D), D = Var(x y) of 64 samples, 1 +- 0.18
+        expect(mean(ends(run))).toBeLessThan(0.95 * start);
+        // the prediction is summed along the very path, so only its own noise and the steps of 100 are between: of order
+        // eta (u^2 + w^2) of the change
+        const change = start - mean(ends(run));
+        const predicted = run.probes!.values["predicted.C"]!.slice(-run.replicas);
+        const gap = Float64Array.from(predicted, (p, r) => p - ends(run)[r]!);
+        expect(Math.abs(mean(gap))).toBeLessThan(4.9 * stdErr(gap) + 3.5 * eta * change);
+      }
+      for (const run of noisy.slice(1)) {
+        const [a, b] = [ends(runs["SGD, S = 4"]), ends(run)];
+        const allowed = 4.9 * Math.hypot(stdErr(a), stdErr(b)) + 3.5 * eta * (start - mean(a));
+        expect(Math.abs(mean(a) - mean(b))).toBeLessThan(allowed);
+      }
     },
     LIMIT,
   );
