@@ -217,6 +217,45 @@ const tables: Record<
       lowering,
     });
   },
+  "SDE, SVAG, modified equation, flow, momentum, Adam, RMSProp, epochs, schedules": async (
+    engine,
+    lowering,
+  ) => {
+    const net = linear();
+    const problem = engine.problem(net, teacher(), { samples: 24, dataSeed: "set" });
+    const common = {
+      ...shared,
+      steps: 60,
+      theta: problem.init("glorot", { seed: "start", replicas: 3 }),
+      record: { every: 20, loss: "full", charges: { B: rotation(4) } },
+      lowering,
+    } as const;
+    const work = { ...common.record, work: true };
+    const cosine = { kind: "cosine", warmup: 10, final: 0.1 } as const;
+    const runs: Options[] = [
+      { ...common, record: work, scheme: "sde", batchSize: 3, substeps: 2, weightDecay: [0, 0.1, 0.2] },
+      { ...common, record: work, scheme: "svag", batchSize: 3, l: 3, labelNoise: { y: 0.2 } },
+      { ...common, record: work, scheme: "modified", sigma2: [0.001, 0.002, 0], substeps: 3 },
+      { ...common, scheme: "flow", eta: [0.02, 0.2, 0.1], weightDecay: 0.05 },
+      {
+        ...common,
+        record: work,
+        scheme: "sgd",
+        batchSize: 5,
+        sampling: "epochs",
+        momentum: [0.5, 0.9, 0],
+        clip: 3,
+      },
+      { ...common, scheme: "adam", batchSize: 4, sampling: "without", schedule: cosine, streams: [4, 4, 1] },
+      { ...common, scheme: "rmsprop", batchSize: [4, 2, 4], schedule: { kind: "inverse", steps: 30 } },
+    ];
+    const done: Run[] = [];
+    for (const options of runs) done.push(await problem.simulate(options));
+    problem.dispose();
+    // one run stands for all of them
+    const hashes = done.map((run) => run.hash);
+    return Object.assign(Object.create(done[0]!), { hash: hashes.join(" "), hashes }) as Run;
+  },
 };
 
 /** 100,000 steps of one product u w under label noise, at batch size 1. */
