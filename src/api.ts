@@ -2,17 +2,17 @@
 
 export type {
   LoweringOptions,
-  PerReplica,
   Progress,
   RecordOptions,
   SimulateOptions,
-  ThetaLike,
 } from "./dynamics/options.ts";
 export type { ProfileLine } from "./dynamics/profile.ts";
+export type { PerReplica } from "./dynamics/replicas.ts";
 export type { Divergence, Run, RunAverages, RunRecord, RunSeries, RunSettings } from "./dynamics/result.ts";
 export type { CheckpointOptions, ProbeOptions, ProbePoint } from "./dynamics/run.ts";
 export type { Schedule } from "./dynamics/schedule.ts";
 export type { Sampling } from "./dynamics/scheme.ts";
+export type { ThetaLike } from "./dynamics/theta.ts";
 export type { Engine } from "./engine.ts";
 export { type ErrorCode, NoetherflowError } from "./errors.ts";
 export { type Block, type Input, Model, type ModelJSON, model, parseModel } from "./graph/model.ts";

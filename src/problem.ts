@@ -1,7 +1,8 @@
+import { settingsOf } from "./dynamics/execution.ts";
 import { readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
 import { planRun } from "./dynamics/plan.ts";
 import { strengthAt } from "./dynamics/rates.ts";
-import type { Run, RunRecord } from "./dynamics/result.ts";
+import type { Run, RunRecord, RunSettings } from "./dynamics/result.ts";
 import {
   type Part,
   type ProbeOptions,
@@ -92,6 +93,13 @@ export class Problem extends ProblemReport {
     readOptions(this.model, this.N, this.host.core.real.bytes, options);
     readRecord(this.model, options);
     return describeRun(this.model, this.samples.origin, this.host.core, options);
+  }
+
+  /** @internal What the record of a run with these options will say that it was. */
+  settings(options: SimulateOptions<Generator, Node>): RunSettings {
+    this.alive("settings");
+    const { core } = this.host;
+    return settingsOf(readOptions(this.model, this.N, core.real.bytes, options), core);
   }
 
   /** Checks the options of a run and lays out its parts; data of their own are made for other data seeds. */

@@ -1,5 +1,5 @@
+import type { Measures } from "./dynamics/draft.ts";
 import type { SimulateOptions } from "./dynamics/options.ts";
-import type { Measures } from "./dynamics/plan.ts";
 import { checkInteger, checkKnown, checkObject, fail, show } from "./errors.ts";
 import type { Model } from "./graph/model.ts";
 import { describe, isSampleValue, type Node } from "./graph/node.ts";

@@ -96,7 +96,8 @@ function effectiveSize(where: string, N: number, options: AnyBatchOptions): numb
     distinct ? N : MAX_BATCH,
     distinct ? "N" : undefined,
   );
-  return distinct ? (S * (N - 1)) / (N - S) : S;
+  if (!distinct) return S;
+  return S === N ? Infinity : (S * (N - 1)) / (N - S); // N = 1 has no noise either
 }
 
 /** @param updates updates of theta in the run */

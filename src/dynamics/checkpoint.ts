@@ -106,7 +106,9 @@ export function unpackCheckpoint(
   if (payload.length !== expected) damaged(`${payload.length} bytes of data instead of ${expected}`);
   let at = stateBytes;
   const arrays = sizes.map((size) => {
-    const part = new Float64Array(payload.slice(at, at + 8 * size).buffer);
+    const part = new Float64Array(size);
+    // not slice, which copies nothing where the bytes are a Buffer of Node
+    new Uint8Array(part.buffer).set(payload.subarray(at, at + 8 * size));
     at += 8 * size;
     return part;
   });

@@ -12,8 +12,9 @@ import type { Samples } from "../models/samples.ts";
 import { VERSION } from "../version.ts";
 import type { Core } from "../wasm/module.ts";
 import { type CheckpointHeader, packCheckpoint, unpackCheckpoint } from "./checkpoint.ts";
+import type { Measures } from "./draft.ts";
 import type { Setting } from "./options.ts";
-import { controlOf, type Measures, planRun, type RunPlan, updatesPerEta } from "./plan.ts";
+import { controlOf, planRun, type RunPlan, updatesPerEta } from "./plan.ts";
 import { profileStep } from "./profile.ts";
 import {
   type Divergence,

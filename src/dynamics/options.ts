@@ -8,19 +8,23 @@ import {
   fail,
   show,
 } from "../errors.ts";
-import type { Block, Model } from "../graph/model.ts";
+import type { Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
-import { flatten } from "../graph/parse.ts";
 import { type BatchOptions, type BatchSetting, readBatch, readBatches, readNormals } from "./batches.ts";
+import {
+  orDefault,
+  type PerReplica,
+  perReplica,
+  readDecay,
+  readDiffering,
+  readOnDiverge,
+  readSeed,
+  readStreams,
+} from "./replicas.ts";
 import type { CheckpointOptions, ProbeOptions } from "./run.ts";
 import { readSchedule, type Schedule, type ScheduleSetting } from "./schedule.ts";
 import { type Scheme, type SchemeOption, schemes } from "./scheme.ts";
-
-/** One value for all replicas, or one per replica. */
-export type PerReplica<T> = T | readonly T[];
-
-/** A flat theta of P values, or an object of named blocks. */
-export type ThetaLike = ArrayLike<number> | Readonly<Record<string, unknown>>;
+import { readThetas, type ThetaLike } from "./theta.ts";
 
 /** Progress of a run, given to onProgress between chunks. */
 export interface Progress {
@@ -369,59 +373,6 @@ export function readOptions(
   };
 }
 
-const isList = (value: unknown): value is ArrayLike<unknown> =>
-  Array.isArray(value) || ArrayBuffer.isView(value);
-
-/** Batch sizes, seeds and data seeds where some of them are given per replica; else null. */
-function readDiffering(
-  scheme: Scheme,
-  N: number,
-  options: SimulateOptions<unknown, unknown>,
-  R: number,
-): Setting["differs"] {
-  const where = scheme.name;
-  const { batchSize, seed, dataSeed, batches, normals } = options;
-  if (![batchSize, seed, dataSeed].some(isList) && dataSeed === undefined) return null;
-  const each = (name: string, value: unknown): unknown[] => {
-    if (!isList(value)) return new Array<unknown>(R).fill(value);
-    if (value.length !== R)
-      fail("shape", where, `${name} is one value or one per replica (${R})`, `${value.length}`);
-    return Array.from(value);
-  };
-  if (isList(batchSize) && (batches !== undefined || normals !== undefined))
-    fail("unsupported", where, "one batch size beside explicit draws", show(batchSize));
-  return {
-    batches: each("batchSize", batchSize).map((S) => readBatch(scheme, N, { ...options, batchSize: S })),
-    seeds: each("seed", seed).map((s) => readSeed(where, s)),
-    dataSeeds:
-      dataSeed === undefined ? null : each("dataSeed", dataSeed).map((s) => readSeed(where, s, "dataSeed")),
-  };
-}
-
-function readSeed(where: string, seed: unknown, what = "seed"): string {
-  const given = orDefault(seed, "0");
-  if (typeof given !== "string" && !(typeof given === "number" && Number.isFinite(given)))
-    fail("range", where, `${what} must be a string or a finite number`, show(given));
-  return String(given);
-}
-
-function readOnDiverge(where: string, given: unknown, inParts: boolean): Setting["onDiverge"] {
-  const word = checkWord(where, "onDiverge", orDefault(given, inParts ? "stopReplica" : "stop"), [
-    "stop",
-    "stopReplica",
-    "throw",
-  ]);
-  if (inParts && word === "stop")
-    fail(
-      "unsupported",
-      where,
-      'onDiverge: "stopReplica" or "throw" where replicas differ in batchSize, seed or dataSeed',
-      '"stop"',
-      "They run in parts, which do not stop each other.",
-    );
-  return word;
-}
-
 /** Options that belong to other schemes are refused. */
 function checkTaken(scheme: Scheme, options: SimulateOptions<unknown, unknown>): void {
   const { name: where, takes } = scheme;
@@ -438,35 +389,6 @@ function checkTaken(scheme: Scheme, options: SimulateOptions<unknown, unknown>):
     const others = [...schemes.values()].filter((s) => s.takes.includes(name)).map((s) => s.name);
     fail("unsupported", where, `${name} goes with ${others.join(", ")}`, show(options[name]));
   }
-}
-
-function readDecay(
-  where: string,
-  model: Model,
-  decay: unknown,
-  replicas: number,
-): Pick<Setting, "gammas" | "weightDecay"> {
-  const blocks = model.blocks.filter((b) => b.trainable);
-  const given = orDefault(decay, 0);
-  if (typeof given !== "object" || given === null || Array.isArray(given) || ArrayBuffer.isView(given)) {
-    const all = perReplica(where, "weightDecay", given, replicas, 0);
-    return { gammas: blocks.map(() => all), weightDecay: [...all] };
-  }
-  const named = given as Record<string, unknown>;
-  for (const name of Object.keys(named)) {
-    if (!model.block(name, `${where}: weightDecay`).trainable)
-      fail("unsupported", `${where}: weightDecay`, "a block that is trained", `${name}, which is not`);
-  }
-  const gammas = blocks.map(({ name }) =>
-    perReplica(where, `weightDecay of ${name}`, orDefault(named[name], 0), replicas, 0),
-  );
-  return { gammas, weightDecay: Object.fromEntries(blocks.map(({ name }, i) => [name, [...gammas[i]!]])) };
-}
-
-function readStreams(where: string, streams: unknown, replicas: number): Uint32Array | null {
-  if (streams === undefined) return null;
-  const list = flatten(`${where}: streams`, streams, replicas, [replicas]);
-  return Uint32Array.from(list, (n, r) => checkInteger(where, `stream of replica ${r}`, n, 0, MAX_STEPS));
 }
 
 function readLabelNoise(
@@ -533,80 +455,4 @@ function checkPositive(where: string, what: string, value: unknown): number {
 function below1(where: string, what: string, value: number): number {
   if (value >= 1) fail("range", where, `${what} must be in [0, 1)`, show(value));
   return value;
-}
-
-/** Absent is undefined: a null, as a NaN becomes in JSON, is a value and is refused where it is checked. */
-function orDefault<T>(value: T | undefined, standard: T): T {
-  return value === undefined ? standard : value;
-}
-
-/** One finite number of at least `min` per replica. */
-function perReplica(
-  where: string,
-  what: string,
-  value: unknown,
-  replicas: number,
-  min: number,
-): Float64Array {
-  const out = new Float64Array(replicas);
-  if (Array.isArray(value) || ArrayBuffer.isView(value)) {
-    const list = value as unknown as ArrayLike<number>;
-    if (list.length !== replicas)
-      fail("shape", where, `${what} is one number or one per replica (${replicas})`, `${list.length}`);
-    for (let r = 0; r < replicas; r++) out[r] = checkNumber(where, `${what} of replica ${r}`, list[r], min);
-  } else out.fill(checkNumber(where, what, value, min));
-  return out;
-}
-
-/** A flat copy of one theta (or another vector of parameter space), given flat or by blocks. */
-export function readTheta(where: string, model: Model, theta: unknown, what = "theta"): Float64Array {
-  if (Array.isArray(theta) || ArrayBuffer.isView(theta))
-    return flatten(`${where}: ${what}`, theta, model.P, [model.P]);
-  if (typeof theta !== "object" || theta === null) {
-    return fail(
-      "shape",
-      `${where}: ${what}`,
-      `expected ${model.P} values, or an object with ${blockNames(model.blocks)}`,
-      show(theta),
-    );
-  }
-  const given = theta as Record<string, unknown>;
-  for (const name of Object.keys(given)) model.block(name, `${where}: ${what}`);
-  const parts = model.blocks.map((block) => {
-    if (!Object.hasOwn(given, block.name)) {
-      fail(
-        "name",
-        `${where}: ${what}`,
-        `expected values for ${blockNames(model.blocks)}`,
-        `none for ${block.name}`,
-      );
-    }
-    return flatten(`${where}: ${what}.${block.name}`, given[block.name], block.size, block.shape);
-  });
-  const out = new Float64Array(model.P);
-  for (const [i, block] of model.blocks.entries()) out.set(parts[i]!, block.offset);
-  return out;
-}
-
-const blockNames = (blocks: readonly Block[]): string =>
-  blocks.map((b) => `${b.name} [${b.shape.join(", ")}]`).join(", ");
-
-function readThetas(where: string, model: Model, theta: unknown, replicas: number): Float64Array {
-  const { P } = model;
-  if (Array.isArray(theta) && theta.length > 0 && typeof theta[0] === "object") {
-    if (theta.length !== replicas)
-      fail("shape", `${where}: theta`, `expected one theta per replica (${replicas})`, `${theta.length}`);
-    const each = theta.map((t, r) => readTheta(`${where}: replica ${r}`, model, t));
-    const out = new Float64Array(replicas * P);
-    for (const [r, t] of each.entries()) out.set(t, r * P);
-    return out;
-  }
-  const flat = Array.isArray(theta) || ArrayBuffer.isView(theta);
-  if (flat && replicas > 1 && (theta as unknown as ArrayLike<number>).length === replicas * P) {
-    return flatten(`${where}: theta`, theta, replicas * P, [replicas, P]);
-  }
-  const one = readTheta(where, model, theta);
-  const out = new Float64Array(replicas * P);
-  for (let r = 0; r < replicas; r++) out.set(one, r * P);
-  return out;
 }

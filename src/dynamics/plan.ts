@@ -1,191 +1,24 @@
 import type { Key } from "../core/key.ts";
 import { PURPOSE } from "../core/key.ts";
-import { fail, internal, show } from "../errors.ts";
-import { meanOver, pullback } from "../graph/derive.ts";
-import { drawFields, rateFields } from "../graph/instructions.ts";
-import { type Lanes, Planner, paddedLanes, type Real } from "../graph/layout.ts";
+import { internal } from "../errors.ts";
+import { meanOver } from "../graph/derive.ts";
+import { rateFields } from "../graph/instructions.ts";
+import { Planner, paddedLanes, type Real } from "../graph/layout.ts";
 import { type Effect, type Instruction, lower } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
-import { type Node, reachable, sizeOf, VARIES_WITH_SAMPLE } from "../graph/node.ts";
-import { add, mul, norm, scale, sub, sum } from "../graph/ops.ts";
+import { type Node, sizeOf } from "../graph/node.ts";
 import { type Draws, placePass, RUN_BYTES } from "../graph/program.ts";
 import type { Samples } from "../models/samples.ts";
+import { draftUpdate, type Measures, seriesOf } from "./draft.ts";
+import { chooseLanes, haveSameRates } from "./lanes.ts";
 import type { Setting } from "./options.ts";
-import { type PassDraft, UpdateBuilder, type Vector, type Visit } from "./update.ts";
-
-/** One recorded quantity: `entries` values per record and replica. */
-export interface Series {
-  readonly kind:
-    | "t"
-    | "loss"
-    | "blockNorms"
-    | "charges"
-    | "modifiedCharges"
-    | "matrixCharges"
-    | "work"
-    | "values";
-  readonly name: string;
-  readonly entries: number;
-  readonly node: Node | null;
-}
-
-/** What is measured along a run, as expressions. */
-export interface Measures {
-  readonly loss: "full" | "batch" | null;
-  readonly blockNorms: boolean;
-  /** Charges of the parameters. */
-  readonly charges: ReadonlyMap<string, Node>;
-  /** 1/2 x^T A x of a vector x of parameter space, by charge name; null when no work is recorded. */
-  readonly work: ((vector: (block: string) => Node | null) => ReadonlyMap<string, Node>) | null;
-  /** Matrix charges Q of products, h x h each. */
-  readonly matrixCharges: ReadonlyMap<string, Node>;
-  readonly values: ReadonlyMap<string, Node>;
-  /** Averages over time of everything but loss and work. */
-  readonly average: { readonly from: number; readonly every: number } | null;
-}
-
-/** Where the lanes go: `groups` of `groupLanes` replicas each, walked one group after the other. */
-export interface LaneChoice {
-  readonly lanes: Lanes;
-  readonly groups: number;
-  readonly groupLanes: number;
-  readonly block: number;
-}
+import type { PassDraft, Visit } from "./update.ts";
+import { planWindow, type WindowPlan } from "./window.ts";
 
 /** Largest trace kept in Wasm between two calls. */
 const TRACE_BYTES = 4 * 1024 * 1024;
-const WINDOW_BYTES = 8 * 1024;
-const SCRATCH_BYTES = 256 * 1024;
-/** Values of a group of replicas should stay in the first-level cache. */
-const GROUP_BYTES = 24 * 1024;
-const MIN_GROUP = 16;
-const MAX_GROUP = 256;
-
-/**
- * Samples in the lanes when a batch fills them and products are large enough for tiles; replicas
- * when there are several and the model is small or the batch short; else the features of one sample.
- */
-export function chooseLanes(model: Model, samples: Samples, setting: Setting, real: Real): LaneChoice {
-  const { replicas, S, lowering } = setting;
-  if (samples.coupled) {
-    if (lowering.lanes !== undefined && lowering.lanes !== "samples")
-      fail(
-        "unsupported",
-        "simulate: lowering.lanes",
-        'a loss with batch ops needs all samples of a batch side by side: lanes "samples"',
-        show(lowering.lanes),
-      );
-    return { lanes: "samples", groups: replicas, groupLanes: 1, block: S };
-  }
-  if (setting.noise === "factor" && lowering.lanes === "replicas")
-    fail(
-      "unsupported",
-      "simulate: lowering.lanes",
-      'lanes "samples" or "features" with noise: "factor"',
-      '"replicas"',
-    );
-  const loss = samples.lossIn(S);
-  const widest = Math.max(...model.blocks.flatMap((b) => [...b.shape, 1]));
-  const lanes =
-    lowering.lanes ??
-    (setting.noise === "factor" ? "samples" : null) ??
-    (replicas >= 4 && (widest <= 8 || S < 4) ? "replicas" : S < 4 ? "features" : "samples");
-  const bytesOf = (bit: number) =>
-    real.bytes *
-    reachable([loss]).reduce((n, v) => ((v.varies & bit) !== 0 || bit === 0 ? n + sizeOf(v.shape) : n), 1);
-  if (lanes === "replicas") {
-    // parameters and samples both have lanes: all values of a step, and their cotangents
-    const fits = Math.floor(GROUP_BYTES / (2 * bytesOf(0)));
-    const wanted = lowering.group ?? Math.max(MIN_GROUP, Math.min(MAX_GROUP, 16 * Math.floor(fits / 16)));
-    const groups = Math.ceil(replicas / Math.max(real.perRegister, wanted));
-    return { lanes, groups, groupLanes: Math.ceil(replicas / groups), block: 1 };
-  }
-  // forward values, their cotangents and copies, in the second-level cache
-  const fits = Math.floor(SCRATCH_BYTES / (3 * bytesOf(VARIES_WITH_SAMPLE)));
-  const block = lowering.block ?? Math.max(8, Math.min(128, 8 * Math.floor(fits / 8)));
-  return { lanes, groups: replicas, groupLanes: 1, block };
-}
-
-/**
- * One eta and one decay in all lanes, which then need not be read lane by lane. Not when lanes are
- * left over or may have to stand still.
- */
-function haveSameRates(choice: LaneChoice, setting: Setting, ld: number): boolean {
-  const { eta, dt, gammas, replicas, onDiverge } = setting;
-  const isUniform = (values: Float64Array) => values.every((x) => x === values[0]);
-  return (
-    onDiverge !== "stopReplica" &&
-    choice.groups * choice.groupLanes === replicas &&
-    (ld === 1 || ld === choice.groupLanes) &&
-    isUniform(eta) &&
-    (dt === null || isUniform(dt)) &&
-    gammas.every(isUniform)
-  );
-}
-
-/** What an update does, as expressions, and what of it is recorded. */
-function draftUpdate(model: Model, samples: Samples, setting: Setting, measures: Measures) {
-  const { scheme, schedule } = setting;
-  if (scheme.perSample && samples.coupled) {
-    fail(
-      "unsupported",
-      scheme.name,
-      "a loss of every sample by itself",
-      "a loss that couples the samples of a batch",
-      "Use sgd, whose batches it is defined for.",
-    );
-  }
-  const build = new UpdateBuilder(model, samples, setting);
-  const direction = scheme.update(build);
-  const blockOf = (vector: Vector) => (name: string) =>
-    vector[build.trainable.findIndex((b) => b.name === name)] ?? null;
-  const work = new Map<string, Node>();
-  const modifiedCharges = new Map<string, Node>();
-  if (direction !== null) {
-    const plusPart = (name: string, part: Node) => {
-      const known = work.get(name);
-      work.set(name, known === undefined ? part : add(known, part));
-    };
-    const formsOf = (vector: Vector) => measures.work?.(blockOf(vector)) ?? [];
-    for (const [name, node] of formsOf(direction)) plusPart(name, node);
-    if (scheme.bends !== undefined) {
-      // x^T A x is twice what `work` gives; eta / dt is a number unless dt was given
-      const ratio = setting.dt === null ? setting.substeps : null;
-      for (const [name, node] of formsOf(scheme.bends(build)))
-        plusPart(name, ratio === null ? mul(node, build.ratio) : scale(node, ratio));
-    }
-    if (build.momentum !== null) {
-      const { beta, before, after } = build.momentum;
-      const { graph } = model;
-      const b = typeof beta === "number" ? graph.number(beta) : beta;
-      const share = build.share(b);
-      for (const [name, node] of formsOf(before)) plusPart(name, scale(mul(node, share), 2));
-      // D = C - eta beta / (1 - beta) v' . A theta changes by that work alone, at constant eta without decay
-      const applies = schedule === null && setting.gammas.every((g) => g.every((x) => x === 0));
-      for (const [name, C] of applies && measures.work !== null ? measures.charges : []) {
-        const leaves = build.trainable.map((block) => model.leaf(block.name));
-        const field = pullback(C, graph.number(1), leaves, 1);
-        let p: Node = graph.number(0);
-        for (const [i, J] of field.entries()) if (J !== null && after[i]) p = add(p, sum(mul(J, after[i])));
-        const at = build.number(`p.${name}`, 0);
-        build.keepNumber(`p.${name}`, p);
-        modifiedCharges.set(name, sub(C, mul(mul(at, share), build.dt)));
-      }
-    }
-  }
-  return { build, direction, work, modifiedCharges };
-}
-
 /** Addresses and code of a whole run. */
 export type RunPlan = ReturnType<typeof planRun>;
-
-/** A window of draws ahead: its address and the fields of its block. */
-interface WindowPlan {
-  readonly address: number;
-  readonly fields: Partial<Record<(typeof drawFields)[number], number>>;
-  /** Identity table of N words to write, or 0. */
-  readonly distinct: number;
-}
 
 /**
  * Lays out a run from a base address: state of a group (rates, theta, what lives from update to update, work), saved states,
@@ -522,66 +355,6 @@ export function planRun(
 /** eta / dt where dt follows from eta. */
 export function updatesPerEta({ scheme, l, substeps }: Setting): number {
   return scheme.name === "svag" ? l : substeps;
-}
-
-function seriesOf(
-  measures: Measures,
-  theta: readonly { block: Block; node: Node }[],
-  modifiedCharges: ReadonlyMap<string, Node>,
-  varies: boolean,
-): Series[] {
-  const series: Series[] = [];
-  if (varies) series.push({ kind: "t", name: "t", entries: 1, node: null });
-  if (measures.loss !== null) series.push({ kind: "loss", name: "loss", entries: 1, node: null });
-  if (measures.blockNorms) {
-    for (const { block, node } of theta)
-      series.push({ kind: "blockNorms", name: block.name, entries: 1, node: norm(node) });
-  }
-  for (const [name, node] of measures.charges) series.push({ kind: "charges", name, entries: 1, node });
-  for (const [name, node] of modifiedCharges)
-    series.push({ kind: "modifiedCharges", name, entries: 1, node });
-  for (const [name, node] of measures.matrixCharges)
-    series.push({ kind: "matrixCharges", name, entries: sizeOf(node.shape), node });
-  if (measures.work !== null)
-    for (const name of measures.charges.keys()) series.push({ kind: "work", name, entries: 1, node: null });
-  for (const [name, node] of measures.values)
-    series.push({ kind: "values", name, entries: sizeOf(node.shape), node });
-  return series;
-}
-
-/** Room for the draws of some updates ahead. */
-function planWindow(
-  planner: Planner,
-  samples: Samples,
-  { sampling, S, steps, substeps }: Setting,
-  lanes: number,
-  number: number,
-): WindowPlan {
-  const { N } = samples;
-  const address = planner.take(4 * drawFields.length);
-  const isEpoch = sampling === "epochs";
-  const epoch = isEpoch ? Math.floor(N / S) : 0;
-  const updates = isEpoch ? epoch : Math.max(1, Math.min(256, Math.floor(WINDOW_BYTES / (4 * S * lanes))));
-  const draws = isEpoch ? Math.ceil(N / 4) * 4 : (updates + 1) * S + 8;
-  if (isEpoch && (steps * substeps) / epoch >= 4_294_967_295)
-    internal("plan", "more epochs than are counted");
-  const window = planner.take(4 * draws * lanes);
-  const distinct = sampling === "iid" ? 0 : planner.take(4 * N);
-  return {
-    address,
-    distinct,
-    fields: {
-      WINDOW: window,
-      WINDOW_UPDATES: updates,
-      BATCH_SIZE: S,
-      DRAW_LANES: lanes,
-      BELOW: N,
-      RECORD_BYTES: samples.recordBytes,
-      PURPOSE: isEpoch ? PURPOSE.epoch : number === 0 ? PURPOSE.batch : PURPOSE.batchSecond,
-      DISTINCT: distinct,
-      EPOCH_UPDATES: epoch,
-    },
-  };
 }
 
 /** Fields of the control block of a run. */

@@ -40,7 +40,7 @@ export function strengthAt(
   const slow = eta / (1 - beta);
   const discrete = (0.5 * (beta === 0 ? dt : slow) * (1 + beta)) / (1 - beta);
   const distinct = sampling === "without" || sampling === "epochs";
-  const batch = distinct ? (S * (N - 1)) / (N - S) : S;
+  const batch = !distinct ? S : S === N ? Infinity : (S * (N - 1)) / (N - S);
   const sigma2 = scheme.visits === "all" ? 0 : slow / (2 * batch);
   return { sigma2, gamma, discrete, time: time / (1 - beta) };
 }

@@ -13,9 +13,9 @@ import type { Model } from "../graph/model.ts";
 import type { Host } from "../models/evaluate.ts";
 import type { Samples } from "../models/samples.ts";
 import { joinCheckpoints, splitCheckpoints } from "./checkpoint.ts";
+import type { Measures } from "./draft.ts";
 import { Execution, settingsOf } from "./execution.ts";
 import type { Progress, Setting } from "./options.ts";
-import type { Measures } from "./plan.ts";
 import type { Run, RunRecord } from "./result.ts";
 import { mergeRuns } from "./sweep.ts";
 

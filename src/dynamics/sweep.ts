@@ -49,7 +49,10 @@ export function splitRun(setting: Setting): SubRun[] {
   });
 }
 
-/** One run from those of its parts, replicas in their places. */
+/**
+ * One run from those of its parts, replicas in their places. A part whose replicas all diverged ends before the others; what they would
+ * have recorded later is NaN.
+ */
 export function mergeRuns(
   parts: readonly { readonly replicas: readonly number[] }[],
   runs: readonly Run[],
@@ -57,23 +60,24 @@ export function mergeRuns(
 ): Run {
   if (runs.length === 1) return runs[0]!;
   const [first] = runs as [Run, ...Run[]];
+  const longest = runs.reduce((a, b) => (b.steps > a.steps ? b : a));
   const R = parts.reduce((n, p) => n + p.replicas.length, 0);
   /** [outer][replica][entry] of all parts. */
   const merged = (of: (run: Run) => ArrayLike<number>, outer: number): Float64Array => {
-    const entries = of(first).length / (outer * first.replicas);
+    const entries = of(longest).length / (outer * longest.replicas);
     const out = new Float64Array(outer * R * entries);
     for (const [p, run] of runs.entries()) {
       const data = of(run);
       for (let i = 0; i < outer; i++) {
         for (const [j, r] of parts[p]!.replicas.entries()) {
           for (let e = 0; e < entries; e++)
-            out[(i * R + r) * entries + e] = data[(i * run.replicas + j) * entries + e]!;
+            out[(i * R + r) * entries + e] = data[(i * run.replicas + j) * entries + e] ?? Number.NaN;
         }
       }
     }
     return out;
   };
-  const records = first.series.k.length;
+  const records = longest.series.k.length;
   const all = (
     of: (run: Run) => Readonly<Record<string, SeriesData>>,
     outer: number,
@@ -85,7 +89,7 @@ export function mergeRuns(
         );
   const { loss } = first.series;
   const series: RunSeries = {
-    k: first.series.k,
+    k: longest.series.k,
     t: records === 0 ? new Float64Array(0) : merged((run) => run.series.t, records),
     ...(loss === undefined ? {} : { loss: merged((run) => run.series.loss!, records) }),
     blockNorms: all((run) => run.series.blockNorms, records),
@@ -96,7 +100,7 @@ export function mergeRuns(
     values: all((run) => run.series.values, records),
   };
   const averages: RunAverages | null = first.averages && {
-    count: first.averages.count,
+    count: Math.max(...runs.map((run) => run.averages!.count)),
     blockNorms: all((run) => run.averages!.blockNorms, 1),
     charges: all((run) => run.averages!.charges, 1),
     matrixCharges: all((run) => run.averages!.matrixCharges, 1),
@@ -112,14 +116,16 @@ export function mergeRuns(
     P: first.P,
     steps: Math.max(...runs.map((run) => run.steps)),
     status: runs.some((run) => run.status === "diverged") ? "diverged" : "done",
-    diverged: runs.flatMap((run, p) =>
-      run.diverged.map((d) => ({ ...d, replica: offset + parts[p]!.replicas[d.replica - offset]! })),
-    ),
+    diverged: runs
+      .flatMap((run, p) =>
+        run.diverged.map((d) => ({ ...d, replica: offset + parts[p]!.replicas[d.replica - offset]! })),
+      )
+      .sort((a, b) => a.step - b.step || a.replica - b.replica),
     series,
     averages,
-    probes: first.probes && {
-      k: first.probes.k,
-      values: all((run) => run.probes!.values, first.probes.k.length),
+    probes: longest.probes && {
+      k: longest.probes.k,
+      values: all((run) => run.probes!.values, longest.probes.k.length),
     },
     settings,
   });

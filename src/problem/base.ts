@@ -1,6 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import { keyOf } from "../core/key.ts";
-import { readTheta, type ThetaLike } from "../dynamics/options.ts";
+import { readTheta, type ThetaLike } from "../dynamics/theta.ts";
 import { checkInteger, checkKnown, checkObject, fail, NoetherflowError, show } from "../errors.ts";
 import type { Block, Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";

@@ -1,6 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import { keyOf } from "../core/key.ts";
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkInteger, checkNumber, fail, show } from "../errors.ts";
 import { MAX_ENTRIES, type Node } from "../graph/node.ts";
 import { gaussNewtonOperator, hessianMatrix, hessianOperator, noiseOperator } from "../stats/curvature.ts";

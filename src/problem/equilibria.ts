@@ -1,7 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import { exp, log } from "../core/elementary.ts";
 import { keyOf } from "../core/key.ts";
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkFlag, checkNumber, fail, show, showShape } from "../errors.ts";
 import type { Block } from "../graph/model.ts";
 import { readValues } from "../graph/parse.ts";

@@ -1,5 +1,5 @@
 import type { RealArray } from "../core/arena.ts";
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
 import { MAX_ENTRIES, type Node } from "../graph/node.ts";
 import {

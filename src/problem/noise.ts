@@ -1,5 +1,5 @@
 import type { RealArray } from "../core/arena.ts";
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkFlag, checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
 import { meanGradient } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";

@@ -1,6 +1,6 @@
 import { keyOf } from "../core/key.ts";
 import { turn } from "../core/turn.ts";
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkNumber, checkObject, fail } from "../errors.ts";
 import { meanGradient, meanLoss } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";

@@ -1,4 +1,4 @@
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkObject, fail } from "../errors.ts";
 import { curvatureGradients, meanGradient, WIDTH } from "../models/derivatives.ts";
 import { hessianMatrix } from "../stats/curvature.ts";

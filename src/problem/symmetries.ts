@@ -1,7 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import { log } from "../core/elementary.ts";
 import { keyOf } from "../core/key.ts";
-import type { ThetaLike } from "../dynamics/options.ts";
+import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkFlag, checkKnown, checkNumber, checkObject, fail, showShape } from "../errors.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
 import { sum } from "../graph/ops.ts";

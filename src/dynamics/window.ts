@@ -1,0 +1,51 @@
+import { PURPOSE } from "../core/key.ts";
+import { internal } from "../errors.ts";
+import { drawFields } from "../graph/instructions.ts";
+import type { Planner } from "../graph/layout.ts";
+import type { Samples } from "../models/samples.ts";
+import type { Setting } from "./options.ts";
+
+const WINDOW_BYTES = 8 * 1024;
+
+/** A window of draws ahead: its address and the fields of its block. */
+export interface WindowPlan {
+  readonly address: number;
+  readonly fields: Partial<Record<(typeof drawFields)[number], number>>;
+  /** Identity table of N words to write, or 0. */
+  readonly distinct: number;
+}
+
+/** Room for the draws of some updates ahead. */
+export function planWindow(
+  planner: Planner,
+  samples: Samples,
+  { sampling, S, steps, substeps }: Setting,
+  lanes: number,
+  number: number,
+): WindowPlan {
+  const { N } = samples;
+  const address = planner.take(4 * drawFields.length);
+  const isEpoch = sampling === "epochs";
+  const epoch = isEpoch ? Math.floor(N / S) : 0;
+  const updates = isEpoch ? epoch : Math.max(1, Math.min(256, Math.floor(WINDOW_BYTES / (4 * S * lanes))));
+  const draws = isEpoch ? Math.ceil(N / 4) * 4 : (updates + 1) * S + 8;
+  if (isEpoch && (steps * substeps) / epoch >= 4_294_967_295)
+    internal("plan", "more epochs than are counted");
+  const window = planner.take(4 * draws * lanes);
+  const distinct = sampling === "iid" ? 0 : planner.take(4 * N);
+  return {
+    address,
+    distinct,
+    fields: {
+      WINDOW: window,
+      WINDOW_UPDATES: updates,
+      BATCH_SIZE: S,
+      DRAW_LANES: lanes,
+      BELOW: N,
+      RECORD_BYTES: samples.recordBytes,
+      PURPOSE: isEpoch ? PURPOSE.epoch : number === 0 ? PURPOSE.batch : PURPOSE.batchSecond,
+      DISTINCT: distinct,
+      EPOCH_UPDATES: epoch,
+    },
+  };
+}
