@@ -1,4 +1,3 @@
-import { settingsOf } from "./dynamics/execution.ts";
 import { readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
 import { planRun } from "./dynamics/plan.ts";
 import { strengthAt } from "./dynamics/rates.ts";
@@ -11,6 +10,7 @@ import {
   simulate,
   stream,
 } from "./dynamics/run.ts";
+import { settingsOf } from "./dynamics/settings.ts";
 import { splitRun } from "./dynamics/sweep.ts";
 import { fail } from "./errors.ts";
 import type { Node } from "./graph/node.ts";

@@ -54,15 +54,21 @@ export interface RunAverages {
   readonly values: Readonly<Record<string, Float64Array>>;
 }
 
+/** What probes of the host found, [record][replica][entry], at steps k. */
+export interface RunProbes {
+  readonly k: Float64Array;
+  readonly values: Readonly<Record<string, Float64Array>>;
+}
+
 /** What a run was, for its record. */
 export interface RunSettings {
   readonly scheme: string;
   readonly sampling: string | null;
   /** S of the batches, or of sigma^2 = eta / (2 S); null where there is none. */
-  readonly batchSize: number | null;
+  readonly batchSize: number | null | readonly (number | null)[];
   readonly eta: readonly number[];
   readonly weightDecay: unknown;
-  readonly seed: string;
+  readonly seed: string | readonly string[];
   readonly firstReplica: number;
   readonly requestedSteps: number;
   readonly every: number;

@@ -14,9 +14,10 @@ import type { Host } from "../models/evaluate.ts";
 import type { Samples } from "../models/samples.ts";
 import { joinCheckpoints, splitCheckpoints } from "./checkpoint.ts";
 import type { Measures } from "./draft.ts";
-import { Execution, settingsOf } from "./execution.ts";
+import { Execution } from "./execution.ts";
 import type { Progress, Setting } from "./options.ts";
 import type { Run, RunRecord } from "./result.ts";
+import { settingsOf } from "./settings.ts";
 import { mergeRuns } from "./sweep.ts";
 
 /** Measurements of the host between chunks: slow ones, a few times along a run. */
