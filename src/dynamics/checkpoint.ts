@@ -26,11 +26,13 @@ export interface CheckpointHeader {
 }
 
 const MAGIC = 0x4b43464e; // "NFCK"
+/** Bytes before the header: magic, its length, sha256 in hex. */
+const HEAD = 8 + 64;
 const PARTS = 0x504b464e; // "NFKP"
 const WHERE = "resume";
 
 /**
- * A checkpoint as bytes: magic, length of the header and sha256 of what follows it, the header as JSON, then the states and
+ * A checkpoint as bytes: magic, length of the header, sha256 of what follows it, the header as JSON, then the states and
  * the arrays, all little-endian.
  */
 export function packCheckpoint(
@@ -38,21 +40,20 @@ export function packCheckpoint(
   states: Uint8Array,
   arrays: readonly Float64Array[],
 ): Uint8Array {
+  const text = new TextEncoder().encode(JSON.stringify(header));
   const size = states.length + arrays.reduce((n, a) => n + 8 * a.length, 0);
-  const payload = new Uint8Array(size);
-  payload.set(states);
-  let at = states.length;
+  const out = new Uint8Array(HEAD + text.length + size);
+  out.set(text, HEAD);
+  out.set(states, HEAD + text.length);
+  let at = HEAD + text.length + states.length;
   for (const array of arrays) {
-    payload.set(new Uint8Array(array.buffer, array.byteOffset, array.byteLength), at);
+    out.set(new Uint8Array(array.buffer, array.byteOffset, array.byteLength), at);
     at += array.byteLength;
   }
-  const text = new TextEncoder().encode(JSON.stringify({ ...header, sha256: hashBytes(payload) }));
-  const out = new Uint8Array(8 + text.length + size);
   const view = new DataView(out.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint32(4, text.length, true);
-  out.set(text, 8);
-  out.set(payload, 8 + text.length);
+  out.set(new TextEncoder().encode(hashBytes(out.subarray(HEAD))), 8);
   return out;
 }
 
@@ -156,22 +157,22 @@ export function splitCheckpoints(bytes: unknown, count: number): Uint8Array[] {
 function readHeader(bytes: unknown): { header: CheckpointHeader; payload: Uint8Array } {
   if (!(bytes instanceof Uint8Array))
     return fail("shape", WHERE, "the bytes of a checkpoint, a Uint8Array", show(bytes));
-  if (bytes.length < 8) return damaged(`${bytes.length} bytes`);
+  if (bytes.length < HEAD) return damaged(`${bytes.length} bytes`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC)
     return fail("shape", WHERE, "the bytes of a checkpoint", "something else");
-  const length = view.getUint32(4, true);
-  if (8 + length > bytes.length) return damaged("a header that ends too early");
-  let header: CheckpointHeader & { sha256?: unknown };
+  if (new TextDecoder().decode(bytes.subarray(8, HEAD)) !== hashBytes(bytes.subarray(HEAD)))
+    return damaged("other data than its sum says");
+  const end = HEAD + view.getUint32(4, true);
+  let header: CheckpointHeader;
   try {
-    header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length))) as typeof header;
+    header = JSON.parse(new TextDecoder().decode(bytes.subarray(HEAD, end))) as CheckpointHeader;
   } catch {
     return damaged("a header that cannot be read");
   }
   if (header.schema !== "noetherflow-checkpoint/1")
     return fail("version", WHERE, 'a checkpoint of schema "noetherflow-checkpoint/1"', show(header.schema));
-  const payload = bytes.subarray(8 + length);
-  if (header.sha256 !== hashBytes(payload)) return damaged("other data than its sum says");
+  const payload = bytes.subarray(end);
   return { header, payload };
 }
 

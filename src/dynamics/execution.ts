@@ -28,6 +28,9 @@ export class Execution {
   readonly #model: Model;
   readonly #samples: Samples;
   readonly #setting: Setting;
+  readonly #measures: Measures;
+  /** What the host measures, and how often. */
+  readonly #probes: { readonly every: number; readonly names: readonly string[] } | null;
   readonly #memory: RunMemory;
   readonly #recorder: Recorder;
   #step = 0;
@@ -47,8 +50,11 @@ export class Execution {
     samples: Samples,
     setting: Setting,
     measures: Measures,
-    probeEvery = 0,
+    probes?: { readonly every: number; readonly measures?: Readonly<Record<string, unknown>> },
   ) {
+    this.#measures = measures;
+    this.#probes =
+      probes === undefined ? null : { every: probes.every, names: Object.keys(probes.measures ?? {}) };
     this.#host = host;
     this.#model = model;
     this.#samples = samples;
@@ -61,7 +67,7 @@ export class Execution {
       checkRecorded(total, setting.replicas, plan.entries);
       return plan;
     });
-    this.#recorder = new Recorder(this.#memory, setting, total, probeEvery);
+    this.#recorder = new Recorder(this.#memory, setting, total, probes?.every ?? 0);
   }
 
   /** Steps done. */
@@ -262,7 +268,7 @@ export class Execution {
     const { theta, batches, normals, onDiverge } = this.#setting;
     const { series, average } = this.#memory.plan;
     const names = new Set([...this.#model.blocks.map((b) => b.name), ...this.#model.constants]);
-    const nodes = series.flatMap((s) => (s.kind === "values" ? [s.node!] : []));
+    const nodes = series.flatMap((s) => (s.node === null ? [] : [s.node]));
     const given = [theta, Float64Array.from(batches ?? []), normals ?? new Float64Array(0)];
     return hashText(
       JSON.stringify([
@@ -272,6 +278,8 @@ export class Execution {
         series.map((s) => [s.kind, s.name, s.entries]),
         printExpressions(nodes, names),
         average,
+        this.#measures.loss,
+        this.#probes,
         hashArrays(given),
         onDiverge,
       ]),

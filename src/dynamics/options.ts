@@ -190,7 +190,8 @@ export interface Setting extends BatchSetting {
   /** gamma of every trainable block, per replica. */
   readonly gammas: readonly Float64Array[];
   readonly weightDecay: unknown;
-  readonly momentum: Float64Array;
+  /** beta per replica; null without momentum. */
+  readonly momentum: Float64Array | null;
   readonly clip: number | null;
   readonly labelNoise: ReadonlyMap<string, number> | null;
   readonly l: number;
@@ -269,8 +270,9 @@ export function readOptions(
     0,
   );
   const decay = readDecay(where, model, options.weightDecay, replicas);
-  const momentum = perReplica(where, "momentum", orDefault(options.momentum, 0), replicas, 0);
-  for (const [r, beta] of momentum.entries())
+  const momentum =
+    options.momentum === undefined ? null : perReplica(where, "momentum", options.momentum, replicas, 0);
+  for (const [r, beta] of (momentum ?? []).entries())
     if (beta >= 1) fail("range", where, `momentum of replica ${r} must be in [0, 1)`, show(beta));
   const numberOr = (
     name: "beta1" | "beta2" | "epsilon" | "rtol" | "atol" | "l",

@@ -36,7 +36,7 @@ export function strengthAt(
     const bend = scheme.bends === undefined ? 0 : eta / 2;
     return { sigma2, gamma, discrete: dt / 2 + bend, time };
   }
-  const beta = momentum[replica]!;
+  const beta = momentum?.[replica] ?? 0;
   const slow = eta / (1 - beta);
   const discrete = (0.5 * (beta === 0 ? dt : slow) * (1 + beta)) / (1 - beta);
   const distinct = sampling === "without" || sampling === "epochs";

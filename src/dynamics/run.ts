@@ -132,7 +132,7 @@ export async function* advance(
   const finished: { run: Run; checkpoint: Uint8Array | null }[] = [];
   const progress = new Meter(parts, control.onProgress);
   for (const [p, { samples, setting }] of parts.entries()) {
-    const execution = new Execution(host, model, samples, setting, measures, control.probes?.every);
+    const execution = new Execution(host, model, samples, setting, measures, control.probes);
     samples.hold();
     const bytes = () => joinCheckpoints([...finished.map((f) => f.checkpoint!), execution.save()]);
     try {
@@ -147,7 +147,8 @@ export async function* advance(
         if (execution.isOver) break;
         execution.slice(nextStop(step, control));
         const now = performance.now();
-        const due = isDue(control.checkpoint, now - lastSave, execution.step - lastStep);
+        // a checkpoint within a chunk would take it back, and a run that is always due would get nowhere
+        const due = !execution.isOpen && isDue(control.checkpoint, now - lastSave, execution.step - lastStep);
         if (now - lastTurn < TURN_MS && !due) continue;
         if (!execution.isOver) {
           progress.report(p, execution.step);

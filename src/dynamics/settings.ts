@@ -10,7 +10,6 @@ export function settingsOf(setting: Setting, core: Core): RunSettings {
   const { scheme, schedule, differs } = setting;
   const takes = (name: SchemeOption) => scheme.takes.includes(name);
   const sizeOfBatch = ({ S, effectiveS }: BatchSetting) => (scheme.visits === "batch" ? S : effectiveS);
-  const some = (values: Float64Array) => values.some((x) => x !== 0);
   return {
     scheme: scheme.name,
     sampling: setting.sampling,
@@ -28,7 +27,7 @@ export function settingsOf(setting: Setting, core: Core): RunSettings {
     streamVersion: STREAM_VERSION,
     ...(setting.streams === null ? {} : { streams: [...setting.streams] }),
     ...(schedule === null ? {} : { schedule: schedule.given }),
-    ...(some(setting.momentum) ? { momentum: [...setting.momentum] } : {}),
+    ...(setting.momentum === null ? {} : { momentum: [...setting.momentum] }),
     ...(setting.clip === null ? {} : { clip: setting.clip }),
     ...(setting.labelNoise === null ? {} : { labelNoise: Object.fromEntries(setting.labelNoise) }),
     ...(setting.noise === "factor" ? { noise: "factor" } : {}),

@@ -40,7 +40,7 @@ export function splitRun(setting: Setting): SubRun[] {
         streams: Uint32Array.from(replicas, (r) => setting.streams?.[r] ?? setting.firstReplica + r),
         eta: pick(setting.eta),
         gammas: setting.gammas.map(pick),
-        momentum: pick(setting.momentum),
+        momentum: setting.momentum && pick(setting.momentum),
         dt: setting.dt && pick(setting.dt),
         sigma2: setting.sigma2 && pick(setting.sigma2),
         theta,

@@ -167,7 +167,7 @@ export class UpdateBuilder {
   /** Heavy ball: v' = beta v + g, the direction of the update; g itself without momentum. */
   heavyBall(g: Vector): Vector {
     const { momentum } = this.setting;
-    if (momentum.every((x) => x === 0)) return g;
+    if (momentum === null) return g;
     const beta = this.given("beta", momentum);
     const before = this.vector("v");
     const after = plus(times(before, beta), g);
