@@ -167,8 +167,7 @@ export function checkWord<T extends string>(
 /** "Did you mean ...?" when one known word is within two edits. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined;
-  // of a short word too little is left to recognise it by
-  let bestDistance = word.length < 3 ? 1 : 3;
+  let bestDistance = 3;
   for (const candidate of known) {
     const d = editDistance(word.toLowerCase(), candidate.toLowerCase(), bestDistance);
     if (d < bestDistance) {

@@ -301,7 +301,12 @@ describe("simulate refuses", () => {
       /^simulate: options are scheme, theta, eta, schedule, steps, .*, got "bachSize"\. Did you mean "batchSize"\?$/,
       () => run({ bachSize: 3 }),
     ],
-    ["an option of other packages", "name", /^simulate: options are .*, got "lr"\.$/, () => run({ lr: 0.1 })],
+    [
+      "an option of other packages",
+      "name",
+      /^simulate: options are .*, got "lr"\. Did you mean "eta"\?$/,
+      () => run({ lr: 0.1 }),
+    ],
     [
       "no scheme",
       "name",

@@ -30,6 +30,8 @@ test("the folder holds the examples that are tested here and no other", () => {
     "06-curvature.ts",
     "07-symmetries.ts",
     "08-schemes.ts",
+    "09-record-and-resume.ts",
+    "10-many-runs.ts",
   ]);
 });
 
@@ -270,6 +272,53 @@ describe("08-schemes", () => {
         const allowed = 4.9 * Math.hypot(stdErr(a), stdErr(b)) + 3.5 * eta * (start - mean(a));
         expect(Math.abs(mean(a) - mean(b))).toBeLessThan(allowed);
       }
+    },
+    LIMIT,
+  );
+});
+
+describe("09-record-and-resume", () => {
+  test(
+    "a run that was ended goes on to the bits of one that was not, and its record is replayed and exported",
+    async () => {
+      const { whole, run, record, step, unfinished, same, differences, lines } = (
+        await import("../examples/09-record-and-resume.ts")
+      ).found;
+      expect(unfinished.sort()).toEqual(["checkpoint.bin", "run.json"]);
+      expect(step).toBeGreaterThan(0);
+      expect(step).toBeLessThan(1_000_000);
+      expect([run.hash, record.hash, record.run!.hash]).toEqual([whole.hash, whole.hash, whole.hash]);
+      expect(record.sessions).toHaveLength(2);
+      expect([same, differences]).toEqual([true, []]);
+      expect(`${lines.join("\n")}\n`).toBe(whole.toCSV());
+      // C = C(0) + work in every line that was read back
+      const { charges, work } = record.run!.series;
+      for (const [i, C] of charges["C"]!.entries())
+        expect(Math.abs(C - charges["C"]![0]! - work["C"]![i]!)).toBeLessThan(1e-11);
+      expect(printed).toHaveLength(6);
+    },
+    LIMIT,
+  );
+});
+
+describe("10-many-runs", () => {
+  test(
+    "the charge decays at the rate of every batch size, |z| < 4.9, and workers change no bit",
+    async () => {
+      const { eta, steps, replicas, rows, mistakes, last, isSame } = (
+        await import("../examples/10-many-runs.ts")
+      ).found;
+      expect(rows.map(({ S }) => S)).toEqual([1, 2, 4, 8]);
+      for (const { S, measured, predicted } of rows) {
+        expect(predicted).toBeCloseTo((4 * eta * eta * steps) / S, 12);
+        // the standard error and the O(eta) of example 01, which are largest at S = 1
+        const stdErr = (8 * eta * eta * Math.sqrt(2 * eta * steps)) / Math.sqrt(replicas);
+        expect(Math.abs(measured - predicted)).toBeLessThan(4.9 * stdErr + 0.02 * predicted);
+      }
+      expect(mistakes).toEqual([expect.stringContaining("sgd: batch size S must be an integer in [1, ")]);
+      expect(last).toBe(5);
+      expect(isSame).toBe(true);
+      expect(printed).toHaveLength(7);
     },
     LIMIT,
   );

@@ -6,7 +6,17 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
-import { createEngine, type Engine, type Generator, parseModel, type Run, symmetry } from "../src/index.ts";
+import {
+  createEngine,
+  type Engine,
+  type Generator,
+  type Problem,
+  parseModel,
+  type Run,
+  symmetry,
+} from "../src/index.ts";
+
+type Options = Parameters<Problem["simulate"]>[0];
 
 interface GeneratorFixture {
   name: string;
@@ -34,9 +44,15 @@ interface Fixture {
   P: number;
   data: Record<string, number[]>;
   theta: Record<string, number[]>;
-  settings: { eta: number; S: number; gamma: number };
+  settings: { eta: number; S: number; gamma: number; sigma2: number };
   v: number[];
-  schedule: { batches: number[][] };
+  schedule: {
+    batches: number[][];
+    warmup: number[];
+    momentum: number;
+    sde: { dt: number; xi: number[] };
+    svag: { l: number; batch1: number[]; batch2: number[] };
+  };
   expected: {
     loss: number;
     lossWithDecay: number;
@@ -59,9 +75,14 @@ interface Fixture {
       Q: number[];
     }[];
     generators: GeneratorFixture[];
-    trajectories: Record<"gd" | "gdDecay" | "sgd" | "sgdDecay", Trajectory>;
+    trajectories: Record<Kind, Trajectory>;
+    sdeStep: { theta: number[]; thetaWithDecay: number[]; weights: number[] };
+    svagStep: { theta: number[]; thetaWithDecay: number[] };
   };
 }
+
+const KINDS = ["gd", "gdDecay", "sgd", "sgdDecay", "gdMomentum", "sgdMomentum", "sgdWarmupDecay"] as const;
+type Kind = (typeof KINDS)[number];
 
 const NAMES = [
   "attention",
@@ -160,6 +181,32 @@ function prepare(engine: Engine, name: string) {
   return { fixture, net, problem, theta: flatTheta(fixture) };
 }
 
+/** What a fixture says of a trajectory, as options of a run. */
+function optionsOf(f: Fixture, kind: Kind, steps: number): Options {
+  const { eta, S, gamma } = f.settings;
+  const isSgd = kind.startsWith("sgd");
+  return {
+    scheme: isSgd ? "sgd" : "gd",
+    theta: flatTheta(f),
+    steps,
+    ...(kind.includes("Warmup") ? { schedule: f.schedule.warmup.slice(0, steps) } : { eta }),
+    ...(isSgd ? { batchSize: S, batches: f.schedule.batches.slice(0, steps) } : {}),
+    ...(kind.endsWith("Decay") ? { weightDecay: gamma } : {}),
+    ...(kind.endsWith("Momentum") ? { momentum: f.schedule.momentum } : {}),
+  };
+}
+
+/** One step of the SDE with the fixture's xi, and one of SVAG with its two batches. */
+function noisySteps(f: Fixture): Record<"sdeStep" | "svagStep", Options> {
+  const { eta, S, sigma2 } = f.settings;
+  const { sde, svag } = f.schedule;
+  const common = { theta: flatTheta(f), eta, steps: 1 };
+  return {
+    sdeStep: { ...common, scheme: "sde", sigma2, dt: sde.dt, normals: sde.xi },
+    svagStep: { ...common, scheme: "svag", batchSize: S, l: svag.l, batches: [svag.batch1, svag.batch2] },
+  };
+}
+
 const last = (series: Float64Array): number => series[series.length - 1]!;
 
 test("the folder holds the 15 public fixtures and no other", () => {
@@ -177,7 +224,7 @@ describe.each(NAMES)("%s", async (name) => {
   const engine = await createEngine();
   const { fixture, net, problem, theta } = prepare(engine, name);
   const { expected, settings } = fixture;
-  const { eta, S, gamma } = settings;
+  const { gamma } = settings;
 
   test("has the schema, the sizes and the order of blocks it says", () => {
     expect(fixture.schema).toBe("noetherflow-fixture/1");
@@ -294,21 +341,14 @@ describe.each(NAMES)("%s", async (name) => {
     const generators = new Map<string, Generator>(
       expected.generators.map((g) => [g.name, symmetry.generator(g)]),
     );
-    const walk = (kind: "gd" | "gdDecay" | "sgd" | "sgdDecay", steps: number): Promise<Run> => {
-      const isSgd = kind.startsWith("sgd");
-      return problem.simulate({
-        scheme: isSgd ? "sgd" : "gd",
-        theta,
-        eta,
-        steps,
-        ...(isSgd ? { batchSize: S, batches: fixture.schedule.batches.slice(0, steps) } : {}),
-        ...(kind.endsWith("Decay") ? { weightDecay: gamma } : {}),
+    const walk = (kind: Kind, steps: number): Promise<Run> =>
+      problem.simulate({
+        ...optionsOf(fixture, kind, steps),
         record: { every: 25, loss: "full", charges: Object.fromEntries(generators), work: true },
         lowering: { lanes },
       });
-    };
 
-    test.each(["gd", "gdDecay", "sgd", "sgdDecay"] as const)(
+    test.each(KINDS)(
       "%s: step 1 agrees to 1e-12, step 25, its loss and its charges to 1e-11",
       async (kind) => {
         const reference = expected.trajectories[kind];
@@ -331,6 +371,17 @@ describe.each(NAMES)("%s", async (name) => {
         }
         const hasCharges = kind === "gd" || kind === "sgd";
         expect(charges).toHaveLength(hasCharges ? expected.generators.length : 0);
+      },
+    );
+
+    test.each(["sdeStep", "svagStep"] as const)(
+      "%s agrees to 1e-12, with decay and without",
+      async (kind) => {
+        const options = { ...noisySteps(fixture)[kind], lowering: { lanes } };
+        const { theta: plain, thetaWithDecay } = expected[kind];
+        expectClose([name, kind], (await problem.simulate(options)).theta, plain, 1e-12);
+        const decayed = await problem.simulate({ ...options, weightDecay: gamma });
+        expectClose([name, `${kind} with decay`], decayed.theta, thetaWithDecay, 1e-12);
       },
     );
   });
@@ -362,5 +413,21 @@ describe.each(NAMES)("%s in f32", async (name) => {
     expectClose([name, "f32 Hv"], problem.hessianVector(theta, fixture.v), expected.hessian.Hv, F32_BOUND);
     const trace = problem.noiseTrace(theta).value;
     expectClose([name, "f32 traceSigma"], [trace], [expected.traceSigma], F32_BOUND);
+  });
+
+  // a step is no worse than a gradient; over 25 of them errors add up, and theta may amplify each 100 times (README)
+  test("all trajectories, the SDE's step and SVAG's agree to 2000 units of rounding, 25 steps to 25 times that", async () => {
+    for (const kind of KINDS) {
+      const reference = expected.trajectories[kind];
+      const [one, many] = await Promise.all(
+        [1, 25].map((steps) => problem.simulate(optionsOf(fixture, kind, steps))),
+      );
+      expectClose([name, `f32 ${kind} step 1`], one!.theta, reference.step1, F32_BOUND);
+      expectClose([name, `f32 ${kind} step 25`], many!.theta, reference.step25, 25 * F32_BOUND);
+    }
+    for (const [kind, options] of Object.entries(noisySteps(fixture))) {
+      const run = await problem.simulate(options);
+      expectClose([name, `f32 ${kind}`], run.theta, expected[kind as "sdeStep"].theta, F32_BOUND);
+    }
   });
 });

@@ -21,9 +21,14 @@ const layers: Record<string, number> = {
   "problem.ts": 9.5,
   "create.ts": 9.6,
   "api.ts": 9.6,
+  "parallel/": 9.7,
+  "parallel.ts": 10,
+  "records/": 10,
   "index.ts": 10,
   "external.ts": 10,
-  "reproduce.ts": 11,
+  "reproduction.ts": 10.5,
+  "reproduce-worker.ts": 11,
+  "cli/": 10.6,
   "cli.ts": 11,
 };
 

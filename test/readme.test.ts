@@ -5,11 +5,15 @@
  *
  * UPDATE_README=1 writes the outputs that the programs have now.
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import ts from "typescript";
 import { describe, expect, test } from "vitest";
 import * as noetherflow from "../src/index.ts";
+import * as parallel from "../src/parallel.ts";
+import * as records from "../src/records/records.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const path = `${root}README.md`;
@@ -38,18 +42,30 @@ const programs = blocks.flatMap((block, i) => {
   return block.language === "ts" ? [{ block, output: next?.language === "text" ? next : undefined }] : [];
 });
 
-/** What a program prints. Its import of the package is answered with this source. */
+/** What a program prints. Its imports of the package are answered with this source. */
 async function run(program: string): Promise<string> {
-  const body = program.replace(/^import \{([^}]*)\} from "noetherflow";$/m, "const {$1} = noetherflow;");
+  const body = program
+    .replace(/^import \{([^}]*)\} from "noetherflow";$/m, "const {$1} = noetherflow;")
+    .replace(/^import \{([^}]*)\} from "noetherflow\/parallel";$/m, "const {$1} = parallel;")
+    .replace(/^import \{([^}]*)\} from "noetherflow\/records";$/m, "const {$1} = records;");
   const { outputText } = ts.transpileModule(body, {
     compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext },
   });
   const lines: string[] = [];
   const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor as FunctionConstructor;
-  const execute = new AsyncFunction("noetherflow", "console", outputText) as (
+  const execute = new AsyncFunction("noetherflow", "parallel", "records", "console", outputText) as (
     ...args: unknown[]
   ) => Promise<void>;
-  await execute(noetherflow, { log: (...parts: unknown[]) => void lines.push(parts.join(" ")) });
+  const log = (...parts: unknown[]) => void lines.push(parts.join(" "));
+  // what a program writes to disk goes where it leaves no trace
+  const [home, elsewhere] = [process.cwd(), mkdtempSync(join(tmpdir(), "noetherflow-readme-"))];
+  process.chdir(elsewhere);
+  try {
+    await execute(noetherflow, parallel, records, { log });
+  } finally {
+    process.chdir(home);
+    rmSync(elsewhere, { recursive: true });
+  }
   return lines.map((line) => `${line.trimEnd()}\n`).join("");
 }
 
@@ -96,7 +112,14 @@ test("the programs compile under strict types", () => {
   };
   const program = ts.createProgram(
     names,
-    { ...options, paths: { noetherflow: [`${root}src/index.ts`] } },
+    {
+      ...options,
+      paths: {
+        noetherflow: [`${root}src/index.ts`],
+        "noetherflow/parallel": [`${root}src/parallel.ts`],
+        "noetherflow/records": [`${root}src/records/records.ts`],
+      },
+    },
     host,
   );
   const problems = names.flatMap((name) => {

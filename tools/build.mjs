@@ -21,7 +21,10 @@ const library = {
   name: "the library",
   command: ["node_modules/tsdown/dist/run.mjs"],
   inputs: ["src", "build/f64-simd.wasm", "tsdown.config.ts", "tsconfig.json", "package.json"],
-  outputs: ["dist/index.js", "dist/index.d.ts", "dist/reproduce.js", "dist/core.wasm"],
+  outputs:
+    "index.js index.d.ts parallel.js parallel-worker.js cli.js reproduce-worker.js records.js core.wasm"
+      .split(" ")
+      .map((file) => `dist/${file}`),
 };
 
 /** Modification times in ms of a file, of every file below a folder, or of the files of tools/ that match. */

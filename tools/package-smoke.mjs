@@ -27,13 +27,34 @@ const start = performance.now();
 
 const program = `
 import { createEngine, model, ops } from "noetherflow";
+import { simulateMany, simulateReplicas } from "noetherflow/parallel";
 export async function train() {
   const net = model({ params: { u: [1], w: [1] }, inputs: { x: [1], y: [1] },
     loss: ({ u, w, x, y }) => ops.sqnorm(ops.sub(ops.mul(ops.mul(u, w), x), y)) });
   const engine = await createEngine();
   const problem = engine.problem(net, { x: [1, 2, -1], y: [1.5, 1, -1] });
-  const run = await problem.simulate({ scheme: "sgd", theta: { u: [1], w: [0.5] }, eta: 0.05, batchSize: 1, steps: 10, seed: "smoke" });
-  return { theta: Array.from(run.theta), steps: run.steps, hash: run.hash };
+  const options = { scheme: "sgd" as const, theta: { u: [1], w: [0.5] }, eta: 0.05, batchSize: 1, steps: 10, seed: "smoke" };
+  const run = await problem.simulate(options);
+  const { runs } = await simulateMany([problem.describe(options), { problem, options }], { workers: 2 });
+  const many = runs.map((end) => end.status === "done" ? end.run.hash : end.error.message);
+  const replicas = await simulateReplicas(problem, { ...options, replicas: 5 }, { workers: 2 });
+  return { theta: Array.from(run.theta), steps: run.steps, hash: run.hash, many, replicas: replicas.hashes[0] };
+}
+`;
+
+/** For Node alone: the same run with a folder. */
+const recording = `
+import { createEngine, model, ops } from "noetherflow";
+import { readRun, recordRun, replayRun, resumeRun } from "noetherflow/records";
+export async function record(dir: string) {
+  const net = model({ params: { u: [1] }, inputs: { x: [1] }, loss: ({ u, x }) => ops.sqnorm(ops.mul(u, x)) });
+  const engine = await createEngine();
+  const problem = engine.problem(net, { x: [1, 2, -1] });
+  const options = { scheme: "gd" as const, theta: [1], eta: 0.05, steps: 10, record: { every: 1, loss: "full" as const } };
+  const run = await recordRun(problem, options, { dir });
+  const { same, differences } = await replayRun(dir);
+  const again = [(await resumeRun(dir)).hash, (await readRun(dir)).hash];
+  return { hash: run.hash, again, same, differences: differences.length };
 }
 `;
 
@@ -70,12 +91,14 @@ function barePackages(file, seen = new Set(), found = new Set()) {
   return found;
 }
 
-function checkTrained({ theta, steps, hash }, host) {
+function checkTrained({ theta, steps, hash, many, replicas }, host) {
   assert.equal(steps, 10, `${host}: ten steps`);
   assert.equal(theta.length, 2, `${host}: theta has two entries`);
   assert.ok(theta.every(Number.isFinite), `${host}: theta is finite, got ${theta}`);
   assert.notDeepEqual(theta, [1, 0.5], `${host}: theta moved`);
   assert.match(hash, /^\S+$/, `${host}: the run has a hash`);
+  assert.deepEqual(many, [hash, hash], `${host}: two workers give the same`);
+  assert.match(replicas, /^\S+$/, `${host}: replicas over two workers`);
 }
 
 async function checkManifest(pkgDir) {
@@ -163,10 +186,12 @@ try {
   );
   say(`the root entry reaches ${reached.join(", ") || "no package"}`);
 
-  write("train.js", program);
+  write("train.js", program.replaceAll(" as const", ""));
   write("types.ts", program.replaceAll("export ", ""));
+  write("records.js", recording.replaceAll(" as const", "").replace(": string", ""));
+  write("records.ts", recording);
   const compilerOptions = { noEmit: true, strict: true, target: "es2022", module: "nodenext", types: [] };
-  const project = write("types.json", JSON.stringify({ compilerOptions, files: ["types.ts"] }));
+  const project = write("types.json", JSON.stringify({ compilerOptions, files: ["types.ts", "records.ts"] }));
   run(process.execPath, [join(repository, "node_modules/typescript/bin/tsc"), "--project", project], folder);
   say("types resolve under nodenext");
 
@@ -176,9 +201,17 @@ try {
   write("require.cjs", 'if (typeof require("noetherflow").createEngine !== "function") process.exit(1);\n');
   run(process.execPath, ["require.cjs"], folder);
   say(`ten steps in Node: theta ${inNode.theta.join(", ")}, hash ${inNode.hash}`);
+  write(
+    "record.js",
+    'import { record } from "./records.js";\nconsole.log(JSON.stringify(await record("run")));\n',
+  );
+  const recorded = JSON.parse(run(process.execPath, ["record.js"], folder));
+  assert.deepEqual(recorded.again, [recorded.hash, recorded.hash], "a run's folder is read back");
+  assert.deepEqual([recorded.same, recorded.differences], [true, 0], "and replayed to the same bits");
+  say("a run with a folder, read back and replayed");
 
   await bundle();
-  say("bundled by Vite without a setting");
+  say("bundled by Vite without a setting, workers too");
   if (existsSync(chromium)) {
     const inBrowser = await trainInBrowser();
     checkTrained(inBrowser, "Chromium");

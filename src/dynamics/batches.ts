@@ -18,8 +18,15 @@ export interface BatchSetting {
   readonly sampling: Sampling | null;
   /** Samples of a batch; of the data where a scheme visits all of it. */
   readonly S: number;
-  /** S of sigma^2 = eta / (2 S): larger than the batch size without replacement; null where nobody asks. */
-  readonly effectiveS: number | null;
+  /**
+   * Of the SDE: the batches whose noise it has, and S of sigma^2 = eta / (2 S), which is larger than the batch size without
+   * replacement; null where there are none.
+   */
+  readonly noiseOf: {
+    readonly batchSize: number;
+    readonly sampling: Sampling;
+    readonly effectiveS: number;
+  } | null;
 }
 
 /** The same before it has been checked. */
@@ -43,8 +50,8 @@ export function readBatch(scheme: Scheme, N: number, options: AnyBatchOptions): 
         "Use momentMatched(sampler), or { samples: N }.",
       );
     }
-    const given = scheme.takes.includes("batchSize") ? effectiveSize(where, N, options) : null;
-    return { sampling: null, S: N, effectiveS: given };
+    const given = scheme.takes.includes("batchSize") ? noiseSource(where, N, options) : null;
+    return { sampling: null, S: N, noiseOf: given };
   }
   const fitting: Sampling[] = N === Infinity ? ["online"] : ["iid", "without", "epochs"];
   const sampling = checkWord(where, "sampling", options.sampling ?? fitting[0], scheme.samplings);
@@ -73,12 +80,12 @@ export function readBatch(scheme: Scheme, N: number, options: AnyBatchOptions): 
   return {
     sampling,
     S: checkInteger(where, "batch size S", S, 1, most, distinct ? "N" : undefined),
-    effectiveS: null,
+    noiseOf: null,
   };
 }
 
 /** S (N - 1) / (N - S) for batches without repetition, whose noise is that of larger ones. */
-function effectiveSize(where: string, N: number, options: AnyBatchOptions): number | null {
+function noiseSource(where: string, N: number, options: AnyBatchOptions): BatchSetting["noiseOf"] {
   if (options.sigma2 !== undefined) {
     if (options.batchSize !== undefined || options.sampling !== undefined)
       fail("unsupported", where, "sigma2, or batchSize for sigma2 = eta / (2 S)", "both");
@@ -96,8 +103,9 @@ function effectiveSize(where: string, N: number, options: AnyBatchOptions): numb
     distinct ? N : MAX_BATCH,
     distinct ? "N" : undefined,
   );
-  if (!distinct) return S;
-  return S === N ? Infinity : (S * (N - 1)) / (N - S); // N = 1 has no noise either
+  // S = N has no noise, N = 1 included
+  const larger = S === N ? Infinity : (S * (N - 1)) / (N - S);
+  return { batchSize: S, sampling, effectiveS: distinct ? larger : S };
 }
 
 /** @param updates updates of theta in the run */

@@ -66,8 +66,12 @@ export function draftUpdate(model: Model, samples: Samples, setting: Setting, me
     if (scheme.bends !== undefined) {
       // x^T A x is twice what `work` gives; eta / dt is a number unless dt was given
       const ratio = setting.dt === null ? setting.substeps : null;
-      for (const [name, node] of formsOf(scheme.bends(build)))
-        plusPart(name, ratio === null ? mul(node, build.ratio) : scale(node, ratio));
+      // it acts on theta after decay: C' = keep^2 C + work
+      const decays = setting.gammas.some((g) => g.some((x) => x !== 0));
+      for (const [name, node] of formsOf(scheme.bends(build))) {
+        const part = ratio === null ? mul(node, build.ratio) : scale(node, ratio);
+        plusPart(name, decays ? mul(part, build.keepRate) : part);
+      }
     }
     if (build.momentum !== null) {
       const { beta, before, after } = build.momentum;

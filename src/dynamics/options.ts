@@ -168,6 +168,9 @@ const COMMON = [
   "profile",
 ] as const;
 
+/** What other packages call them. */
+const ELSEWHERE = { lr: "eta", learningRate: "eta", wd: "weightDecay", bs: "batchSize" };
+
 const SPECIAL: readonly SchemeOption[] = [...new Set([...schemes.values()].flatMap((s) => s.takes))];
 
 /** Options after checking: nothing optional, one entry per replica. */
@@ -232,7 +235,11 @@ export function readOptions(
 ): Setting {
   if (typeof options !== "object" || options === null)
     fail("shape", "simulate", "expected an object of options", show(options));
-  checkKnown("simulate", options, [...COMMON, ...SPECIAL]);
+  const known = [...COMMON, ...SPECIAL];
+  for (const [theirs, ours] of Object.entries(ELSEWHERE))
+    if (Object.hasOwn(options, theirs))
+      fail("name", "simulate", `options are ${known.join(", ")}`, show(theirs), `Did you mean "${ours}"?`);
+  checkKnown("simulate", options, known);
   const scheme = schemes.get(checkWord("simulate", "scheme", options.scheme, [...schemes.keys()]))!;
   const where = scheme.name;
   checkTaken(scheme, options);

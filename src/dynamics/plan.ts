@@ -138,6 +138,7 @@ export function planRun(
   for (const list of vectors.values()) for (const { leaf, address } of list) parameters.set(leaf, address);
   parameters.set(build.eta, eta);
   parameters.set(build.dt, dt);
+  parameters.set(build.keepRate, keep);
   parameters.set(model.graph.param("~c", []), noise);
   const size = trainable.reduce((n, b) => n + b.size, 0);
   const factor = build.passes.some((p) => p.factors)
@@ -318,7 +319,7 @@ export function planRun(
         setting.schedule?.period ?? 1,
         setting.schedule?.number ?? 0,
         updatesPerEta(setting),
-        2 * (setting.effectiveS ?? 1),
+        2 * (setting.noiseOf?.effectiveS ?? 1),
         samples.N,
         // a step of the flow takes as many updates as it needs, and eta in all
         judges ? 1 : substeps,

@@ -24,14 +24,14 @@ export function strengthAt(
   k: number,
   N: number,
 ): { sigma2: number; gamma: number; discrete: number; time: number } {
-  const { scheme, sampling, S, effectiveS, momentum, gammas } = setting;
+  const { scheme, sampling, S, noiseOf, momentum, gammas } = setting;
   const eta = etaAt(core, setting, replica, k);
   const time = timeOf(core, setting, replica, k);
   const dt = time / setting.substeps;
   const gamma = gammas[0]?.[replica] ?? 0;
   if (scheme.charges === "kept") return { sigma2: 0, gamma, discrete: 0, time };
   if (scheme.visits === "all" && scheme.takes.includes("sigma2")) {
-    const sigma2 = setting.sigma2?.[replica] ?? eta / (2 * (effectiveS ?? 1));
+    const sigma2 = setting.sigma2?.[replica] ?? eta / (2 * (noiseOf?.effectiveS ?? 1));
     // the modified equation has the drift of SGD's finite steps beside its own
     const bend = scheme.bends === undefined ? 0 : eta / 2;
     return { sigma2, gamma, discrete: dt / 2 + bend, time };

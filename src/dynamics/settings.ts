@@ -9,10 +9,11 @@ import type { SchemeOption } from "./scheme.ts";
 export function settingsOf(setting: Setting, core: Core): RunSettings {
   const { scheme, schedule, differs } = setting;
   const takes = (name: SchemeOption) => scheme.takes.includes(name);
-  const sizeOfBatch = ({ S, effectiveS }: BatchSetting) => (scheme.visits === "batch" ? S : effectiveS);
+  const sizeOfBatch = ({ S, noiseOf }: BatchSetting) =>
+    scheme.visits === "batch" ? S : (noiseOf?.batchSize ?? null);
   return {
     scheme: scheme.name,
-    sampling: setting.sampling,
+    sampling: setting.noiseOf?.sampling ?? setting.sampling,
     batchSize: differs?.batches.map(sizeOfBatch) ?? sizeOfBatch(setting),
     eta: [...setting.eta],
     weightDecay: setting.weightDecay,

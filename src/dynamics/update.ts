@@ -181,6 +181,11 @@ export class UpdateBuilder {
     return div(this.eta, this.dt);
   }
 
+  /** 1 - 2 dt gamma of the first block. */
+  get keepRate(): Node {
+    return this.model.graph.param("~keep", []);
+  }
+
   /** beta / (1 - beta). */
   share(beta: Node): Node {
     return div(beta, sub(this.model.graph.number(1), beta));

@@ -1,5 +1,5 @@
 import { fail, show, showShape } from "../errors.ts";
-import { checkShape, describe, Graph, type Node, type Shape, sizeOf } from "./node.ts";
+import { checkShape, describe, Graph, type Node, reachable, type Shape, sizeOf } from "./node.ts";
 import { checkName, type ExpressionJSON, isRecord, Reader, readValues, type Scope } from "./parse.ts";
 import { printExpressions } from "./print.ts";
 
@@ -42,6 +42,9 @@ export interface ModelJSON {
 
 /** Named expressions as data, with a `let` for what several of them use. */
 export interface ExpressionsJSON {
+  readonly constants?: Readonly<
+    Record<string, { readonly shape: Shape; readonly values: ArrayLike<number> }>
+  >;
   readonly let?: readonly [string, ExpressionJSON][];
   readonly of: Readonly<Record<string, ExpressionJSON>>;
 }
@@ -92,20 +95,37 @@ export class Model {
     );
   }
 
-  /** Expressions of this model's values as data. */
+  /** Expressions of this model's values as data; constants that are theirs alone come along. */
   writeExpressions(values: Readonly<Record<string, Node>>): ExpressionsJSON {
-    const { lets, expressions } = printExpressions(Object.values(values), new Set(this.#leaves.keys()));
+    const roots = Object.values(values);
+    const taken = new Set(this.#leaves.keys());
+    const own = new Set(this.#leaves.values());
+    const names = new Map<Node, string>();
+    const constants: [string, { shape: Shape; values: Float64Array }][] = [];
+    for (const node of reachable(roots)) {
+      if (node.op !== "constant" || own.has(node)) continue;
+      let name = `c${constants.length}`;
+      while (taken.has(name)) name = `${name}_`;
+      taken.add(name);
+      names.set(node, name);
+      constants.push([name, { shape: node.shape, values: node.attrs.values!.slice() }]);
+    }
+    const { lets, expressions } = printExpressions(roots, taken, names);
     const of = Object.fromEntries(Object.keys(values).map((name, i) => [name, expressions[i]!]));
-    return { ...(lets.length > 0 ? { let: lets } : {}), of };
+    return {
+      ...(constants.length > 0 ? { constants: Object.fromEntries(constants) } : {}),
+      ...(lets.length > 0 ? { let: lets } : {}),
+      of,
+    };
   }
 
   /** Expressions that `writeExpressions` wrote, of this model or an equal one. */
   readExpressions(where: string, json: ExpressionsJSON): Record<string, Node> {
     if (!isRecord(json) || !isRecord(json.of))
-      fail("shape", where, "expected { let?, of: expressions by name }", show(json));
-    return {
-      ...readBody(this.graph, this.#leaves, json as Record<string, unknown>, where, json.of, `${where}.of`),
-    };
+      fail("shape", where, "expected { constants?, let?, of: expressions by name }", show(json));
+    const scope: Scope = new Map(this.#leaves);
+    readConstants(this.graph, scope, json.constants, `${where}.constants`);
+    return { ...readBody(this.graph, scope, json as Record<string, unknown>, where, json.of, `${where}.of`) };
   }
 
   /** The model file: JSON data that `parseModel` reads back to an equal model. */

@@ -10,10 +10,12 @@ const MAX_DEPTH = 100;
  * Expressions of some roots as JSON, with a `let` for every node used twice.
  *
  * @param taken names a `let` must not use
+ * @param names of leaves that are not to be called by their own
  */
 export function printExpressions(
   roots: readonly Node[],
   taken: ReadonlySet<string>,
+  names: ReadonlyMap<Node, string> = new Map(),
 ): { lets: [string, ExpressionJSON][]; expressions: ExpressionJSON[] } {
   const order = reachable(roots);
   const uses = new Map<Node, number>();
@@ -24,10 +26,11 @@ export function printExpressions(
   const written = new Map<Node, { json: ExpressionJSON; depth: number }>();
   let counter = 0;
   for (const node of order) {
-    let { json, depth } = printNode(
-      node,
-      (arg) => written.get(arg) ?? internal("print", "an argument came after its user"),
-    );
+    const known = names.get(node);
+    let { json, depth } =
+      known === undefined
+        ? printNode(node, (arg) => written.get(arg) ?? internal("print", "an argument came after its user"))
+        : { json: known as ExpressionJSON, depth: 0 };
     if (node.args.length > 0 && ((uses.get(node) ?? 0) > 1 || depth >= MAX_DEPTH)) {
       let name: string;
       do name = `t${counter++}`;

@@ -650,6 +650,13 @@ const rows: Record<string, Row[]> = {
   "a model file": [
     ["text that is no JSON", () => parseModel("{"), "shape", /^model: expected JSON \(.*\)\.$/],
     [
+      "expressions that are none",
+      () =>
+        model({ params: { a: [] }, inputs: {}, loss: ({ a }) => a }).readExpressions("values", null as never),
+      "shape",
+      "values: expected { constants?, let?, of: expressions by name }, got null.",
+    ],
+    [
       "a number",
       () => parseModel(3),
       "shape",
