@@ -1,7 +1,16 @@
-import type { Figure, Result, Row } from "../experiments/experiment.ts";
-import { drawFigure, legendOf } from "./figure.ts";
-import { escapeHtml, page, scrolling } from "./page.ts";
+import type { Result } from "../experiments/experiment.ts";
+import { dataLink, plainRows, rowsCSV } from "./data.ts";
+import { countAgreeing, countInLimit, showNumber, showVerdict, worstRatio } from "./numbers.ts";
+import { type Column, cardTable, escapeHtml, page } from "./page.ts";
+import { countHTML, experimentHTML, named, ratioHTML, rowId, seconds, valuesOf } from "./section.ts";
 import { symmetriesHTML } from "./symmetries.ts";
+
+export { figureCSV, rowsCSV } from "./data.ts";
+export { describeFigure } from "./figure.ts";
+export { figureFiles } from "./files.ts";
+export { showNumber, showVerdict } from "./numbers.ts";
+export { figurePNG, whyNoPNG } from "./png.ts";
+export { figureSVG } from "./standalone.ts";
 
 export { type SymmetryPageOptions, symmetryPage } from "./symmetries.ts";
 
@@ -15,6 +24,8 @@ export interface Provenance {
   readonly host: string;
   readonly seed: string;
   readonly command: string;
+  /** Small settings instead of the defaults, as `npm start -- --quick` takes them. */
+  readonly quick?: boolean;
 }
 
 /** All results of a reproduction as plain data; numbers in full, runs by their settings and hashes. */
@@ -28,8 +39,10 @@ export function reportJSON(results: readonly Result[], provenance: Provenance): 
       question: r.question,
       source: r.source,
       claim: r.claim,
+      ...(r.formula === undefined ? {} : { formula: r.formula }),
+      parameters: r.parameters,
       spec: r.spec,
-      rows: r.rows,
+      rows: plainRows(r.rows),
       figures: r.figures,
       symmetries: (r.symmetries ?? []).map(({ title, summary }) => ({ title, summary: summary.toJSON() })),
       runs: Object.fromEntries(
@@ -48,19 +61,6 @@ export function reportJSON(results: readonly Result[], provenance: Provenance): 
       elapsedMs: r.elapsedMs,
     })),
   };
-}
-
-/** A number with the digits a reader can use: 4 significant, plain between 1e-3 and 1e5. */
-export function showNumber(x: number): string {
-  if (!Number.isFinite(x)) return String(x);
-  if (x === 0) return "0";
-  const size = Math.abs(x);
-  return size >= 1e-3 && size < 1e5 ? String(Number(x.toPrecision(4))) : x.toExponential(2);
-}
-
-/** `agrees` or `disagrees`, with the gap in units of what was allowed. */
-export function showVerdict(row: Row): string {
-  return row.verdict.agrees ? "agrees" : "disagrees";
 }
 
 /** The rows as aligned text for a terminal. */
@@ -91,35 +91,44 @@ export function reportTable(results: readonly Result[]): string {
 }
 
 /**
- * One self-contained HTML page: a summary, and per experiment its question, figure, rows and
- * settings. No script, no network; readable on screen, in dark, and in print.
+ * One self-contained HTML page: a summary, and per experiment its question, formula, figures, rows, settings, how to do it
+ * again, and its data. No script, no network; readable on screen, in dark, and in print.
  */
 export function reportHTML(results: readonly Result[], provenance: Provenance): string {
   const rows = results.flatMap((r) => r.rows);
   const agreeing = rows.filter((r) => r.verdict.agrees).length;
-  const summary = results
-    .map((r) => {
-      const good = r.rows.filter((row) => row.verdict.agrees).length;
-      return `<tr><th scope="row"><a href="#${escapeHtml(r.id)}">${escapeHtml(r.id)}</a></th><td>${escapeHtml(r.title)}</td><td class="n">${good} of ${r.rows.length}</td><td class="n">${(r.elapsedMs / 1000).toFixed(1)} s</td></tr>`;
-    })
-    .join("\n");
+  const whole = results.filter((r) => r.rows.every((row) => row.verdict.agrees)).length;
+  const inLimit = countInLimit(rows);
+  const symmetries = symmetriesHTML(results);
+  const contents = contentsHTML(results, symmetries !== "");
+  const elapsed = results.reduce((ms, r) => ms + r.elapsedMs, 0);
   return page(
     "noetherflow: predicted and measured",
-    `<header>
+    `<a class="skip" href="#main">Skip to the results</a>
+<header>
 <p class="eyebrow">noetherflow ${escapeHtml(provenance.version)}</p>
 <h1>Where gradient noise moves a conserved charge</h1>
-<p class="lead">Each row compares what theory predicts with what was measured by running the optimiser. ${agreeing} of ${rows.length} rows agree. A row agrees when
-the two numbers differ by at most 4.9 standard errors plus the model error that the prediction states before the run.</p>
+<p class="lead">Every row of this report compares a number that theory predicts with the same number measured by running the optimiser.</p>
+<dl class="tiles">
+<div><dt>experiments agree in all rows</dt><dd>${whole} of ${results.length}</dd></div>
+<div><dt>rows agree${inLimit === 0 ? "" : `, ${inLimit} of them in the limit`}</dt><dd>${agreeing} of ${rows.length}</dd></div>
+<div><dt>of computing</dt><dd>${duration(elapsed)}</dd></div>
+</dl>
 </header>
-<main>
+<nav class="aside" aria-label="Contents"><h2>Contents</h2>${contents}</nav>
+<nav class="top" aria-label="Contents, folded"><details><summary>Contents</summary>${contents}</details></nav>
+<main id="main">
 <section aria-labelledby="summary"><h2 id="summary">Summary</h2>
-${scrolling(
-  "Summary of the experiments",
-  `<table><thead><tr><th scope="col">Experiment</th><th scope="col">Title</th><th scope="col" class="n">Rows that agree</th><th scope="col" class="n">Time</th></tr></thead>
-<tbody>${summary}</tbody></table>`,
-)}</section>
-${results.map(experimentHTML).join("\n")}
-${symmetriesHTML(results)}
+${summaryHTML(results)}
+<ul class="downloads"><li>${dataLink("All rows as CSV", "noetherflow-rows.csv", "text/csv", rowsCSV(results))}</li></ul>
+<p><span class="verdict yes">agrees</span>: measured and predicted differ by at most 4.9 standard errors plus the model error that the prediction states before the run.
+<span class="verdict limit">agrees in the limit</span>: they differ by more, but the gap halves when the learning rate does, as a correction of first order must.
+<span class="verdict no">disagrees</span>: neither. The gap is given in units of what is allowed, so 1 is the border.</p>
+</section>
+${named(results)
+  .map((r) => experimentHTML(r, provenance))
+  .join("\n")}
+${symmetries}
 </main>
 <footer><h2>How this was made</h2>
 <dl>
@@ -129,48 +138,62 @@ ${symmetriesHTML(results)}
 <dt>Wasm sha256</dt><dd><code>${escapeHtml(provenance.wasmSha256 ?? "not known")}</code></dd>
 <dt>Host</dt><dd>${escapeHtml(provenance.host)}</dd>
 </dl></footer>`,
+    { wide: true },
   );
 }
 
-function experimentHTML(r: Result): string {
-  const rows = r.rows
-    .map(
-      (row) => `<tr>
-<th scope="row">${escapeHtml(row.setting)}</th><td>${escapeHtml(row.quantity)}</td>
-<td class="n">${showNumber(row.predicted.value)}</td><td class="n">${showNumber(row.predicted.modelError)}</td>
-<td class="n">${showNumber(row.measured.value)}</td><td class="n">${row.measured.method === "exact" ? "exact" : showNumber(row.measured.stdErr)}</td>
-<td><span class="verdict ${row.verdict.agrees ? "yes" : "no"}">${showVerdict(row)}</span></td></tr>`,
-    )
-    .join("\n");
-  const spec = Object.entries(r.spec)
-    .map(([k, v]) => `<span><code>${escapeHtml(k)}</code> ${escapeHtml(String(v))}</span>`)
-    .join(" ");
-  const neglected = [...new Set(r.rows.map((row) => row.predicted.neglects))];
-  return `<section aria-labelledby="${escapeHtml(r.id)}">
-<h2 id="${escapeHtml(r.id)}"><span class="id">${escapeHtml(r.id)}</span> ${escapeHtml(r.title)}</h2>
-<p>${escapeHtml(r.question)}</p>
-<p><strong>What to look for.</strong> ${escapeHtml(r.claim)}</p>
-${r.figures.map(figureHTML).join("\n")}
-${scrolling(
-  `Rows of ${r.id}`,
-  `<table>
-<caption>Predicted and measured</caption>
-<thead><tr><th scope="col">Case</th><th scope="col">Quantity</th><th scope="col" class="n">Predicted</th><th scope="col" class="n">± model</th><th scope="col" class="n">Measured</th><th scope="col" class="n">Std. error</th><th scope="col">Verdict</th></tr></thead>
-<tbody>${rows}</tbody></table>`,
-)}
-<p class="fine">The model error covers ${escapeHtml(neglected.join("; "))}.</p>
-<p class="fine"><strong>Settings.</strong> ${spec}</p>
-<p class="fine"><strong>Source.</strong> ${escapeHtml(r.source)}</p>
-</section>`;
+const SUMMARY: readonly Column[] = [
+  { head: "Experiment" },
+  { head: "Verdict" },
+  { head: "Predicted", number: true },
+  { head: "Measured", number: true },
+  { head: "Std. error", number: true },
+  { head: "Gap / allowed", number: true },
+  { head: "Time", number: true },
+];
+
+/** A line per experiment with the numbers of its first row. */
+function summaryHTML(results: readonly Result[]): string {
+  const lines = named(results).map(({ name, result: r }) => {
+    const id = escapeHtml(name);
+    const [first] = r.rows;
+    const values = first === undefined ? ["", "", ""] : valuesOf(first);
+    const missed = r.rows.findIndex((row) => !row.verdict.agrees);
+    const see =
+      missed < 0
+        ? ""
+        : `<small><a href="#${escapeHtml(rowId(name, missed))}">see row ${missed + 1}</a></small>`;
+    const limit = countInLimit(r.rows);
+    const inLimit = limit === 0 ? "" : `<small>${limit} in the limit</small>`;
+    const what =
+      first === undefined ? "" : `<small>${escapeHtml(first.quantity)}; ${escapeHtml(first.setting)}</small>`;
+    return {
+      cells: [
+        `<a href="#${id}"><span class="id">${escapeHtml(r.id)}</span>${escapeHtml(r.title)}</a>${what}`,
+        `${countHTML(r.rows)}${inLimit}${see}`,
+        ...values,
+        ratioHTML(worstRatio(r.rows), missed < 0),
+        seconds(r.elapsedMs),
+      ],
+    };
+  });
+  return cardTable(
+    "All experiments: the numbers of the first row of each, and its largest gap",
+    SUMMARY,
+    lines,
+  );
 }
 
-function figureHTML(figure: Figure): string {
-  const legend = legendOf(figure)
-    .map(({ label, colour }) => `<span><i style="background:${colour}"></i>${escapeHtml(label)}</span>`)
-    .join("");
-  return `<figure>
-<figcaption><strong>${escapeHtml(figure.title)}.</strong> ${escapeHtml(figure.caption)}</figcaption>
-<p class="legend">${legend}<span><i class="dash"></i>predicted</span></p>
-<div class="plot">${drawFigure(figure)}</div>
-</figure>`;
+function contentsHTML(results: readonly Result[], symmetries: boolean): string {
+  const entries = named(results).map(({ name, result: { id, title, rows } }) => {
+    const words = countAgreeing(rows);
+    const kind = rows.every((row) => row.verdict.agrees) ? "yes" : "no";
+    return `<li><a href="#${escapeHtml(name)}"><span class="id">${escapeHtml(id)}</span><span>${escapeHtml(title)}</span><span class="verdict ${kind}"><span class="hidden">${words}</span></span></a></li>`;
+  });
+  return `<ol><li><a href="#summary">Summary</a></li>${entries.join("")}${symmetries ? '<li><a href="#symmetries">Symmetries</a></li>' : ""}</ol>`;
+}
+
+function duration(ms: number): string {
+  const whole = Math.round(ms / 1000);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }

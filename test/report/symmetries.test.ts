@@ -73,7 +73,7 @@ describe("a page of their own", () => {
     expect(document.documentElement.getAttribute("lang")).toBe("en");
     expect(document.querySelectorAll("script, link, img, iframe").length).toBe(0);
     expect(html).not.toMatch(/https?:|url\(/);
-    expect(html).toContain("@media (prefers-color-scheme:dark)");
+    expect(html).toContain("@media screen and (prefers-color-scheme:dark)");
     expect(html).toContain("color-scheme:light dark");
     for (const note of summary.notes) expect(document.body.textContent).toContain(note);
   });
@@ -123,7 +123,7 @@ describe("the report of experiments", () => {
     const { document } = parseHTML(reportHTML([without], provenance));
     expect(document.getElementById("symmetries")).toBeNull();
     expect(document.getElementById("E01")).not.toBeNull();
-    expect(document.querySelectorAll("main table").length).toBe(2);
+    expect(document.querySelectorAll("main table").length).toBe(3);
   });
   test("as data: the summary beside the rows, plain JSON", () => {
     const json = JSON.parse(JSON.stringify(reportJSON([result], provenance))) as {
