@@ -133,6 +133,7 @@ export const rescaling: Experiment = {
     "SGD removes the imbalance exponentially, faster the smaller the batch; gradient descent keeps it; and so does SGD once " +
     "the labels carry no noise, because at interpolation the gradient noise vanishes.",
   parameters,
+  quick: { steps: 2000, replicas: 16 },
 
   async measure(engine, given, seed, control) {
     const spec = given as Spec;

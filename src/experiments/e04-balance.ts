@@ -81,6 +81,7 @@ export const balance: Experiment = {
     "SGD lies on the diagonal: the normalised pre-activation covariance W Σx Wᵀ equals the back-propagated noise Uᵀ Σε U, and " +
     "their common trace is the nuclear norm of Σε^½ V Σx^½. Gradient descent stays more than ten times off.",
   parameters,
+  quick: { d: 3, h: 4, steps: 6000, gdSteps: 1500, replicas: 4, draws: 1 },
 
   async measure(engine, given, seed, control) {
     const spec = given as Spec;

@@ -58,6 +58,7 @@ export const sharpness: Experiment = {
     "SGD ends at the same sharpness from every start, the one predicted from Theorem 2; initialisations above it are flattened " +
     "and those below sharpened. Gradient descent keeps the imbalance Tr Q of the two layers and so cannot go there.",
   parameters,
+  quick: { d: 3, h: 10, steps: 6000, gdSteps: 1500, replicas: 4, draws: 1 },
 
   async measure(engine, given, seed, control) {
     const spec = given as Spec;

@@ -5,8 +5,38 @@ import type { Estimate } from "../stats/estimate.ts";
 import type { Prediction, Verdict } from "../stats/verdict.ts";
 import type { SymmetrySummary } from "../symmetry/summary.ts";
 import { rescaling } from "./e01-rescaling.ts";
+import { scaling } from "./e02-scaling.ts";
+import { networks } from "./e03-networks.ts";
 import { balance } from "./e04-balance.ts";
 import { sharpness } from "./e05-sharpness.ts";
+import { width } from "./e05b-width.ts";
+import { warmUp } from "./e06-warm-up.ts";
+import { alignment } from "./e07-alignment.ts";
+import { edge } from "./e08-edge.ts";
+import { residual } from "./e09-residual.ts";
+import { tanhRepresentation } from "./e10-tanh.ts";
+import { attention } from "./e11-attention.ts";
+import { layerNorm } from "./e12-layer-norm.ts";
+import { selfSupervised } from "./e13-self-supervised.ts";
+import { relu } from "./e14-relu.ts";
+import { sameSign } from "./e15-same-sign.ts";
+import { timeScales } from "./e16-time-scales.ts";
+import { brokenSymmetry } from "./e17-broken-symmetry.ts";
+import { stationaryLaw } from "./e18-stationary-law.ts";
+import { schemes } from "./e19-schemes.ts";
+import { optimisers } from "./e20-optimisers.ts";
+import { equilibriumCurves } from "./e21-equilibrium-curves.ts";
+import { reshuffling } from "./e22-reshuffling.ts";
+import { discoveredSymmetries } from "./e23-discovered-symmetries.ts";
+import { completion } from "./e24-completion.ts";
+import { batchNorm } from "./e25-batch-norm.ts";
+import { decay } from "./e26-decay.ts";
+import { endPoint } from "./e27-end-point.ts";
+import { attractive } from "./e28-attractive.ts";
+import { depth } from "./e29-depth.ts";
+import { generalCharges } from "./e30-general-charges.ts";
+import { breaking } from "./e31-breaking.ts";
+import { universality } from "./e32-losses.ts";
 import { type Parameter, readSpec } from "./spec.ts";
 
 /** A table row: one number, predicted and measured. */
@@ -69,6 +99,8 @@ export interface Result extends Findings {
   readonly source: string;
   readonly claim: string;
   readonly spec: Readonly<Record<string, unknown>>;
+  /** What the settings in `spec` are. */
+  readonly parameters: Readonly<Record<string, Parameter>>;
   readonly elapsedMs: number;
 }
 
@@ -93,6 +125,8 @@ export interface Experiment {
   readonly parameters: Readonly<Record<string, Parameter>>;
   /** Settings of a run of a second or so, for a first look and for tests. */
   readonly quick?: Readonly<Record<string, number>>;
+  /** CPU time at the defaults, roughly: for the order of many, and the remaining time. */
+  readonly seconds?: number;
   /** Measures at settings that have been checked; call it through `runExperiment`. */
   measure(
     engine: Engine,
@@ -104,7 +138,41 @@ export interface Experiment {
 
 /** All experiments, by id. */
 export const experiments: ReadonlyMap<string, Experiment> = new Map(
-  [rescaling, balance, sharpness].map((e) => [e.id, e]),
+  [
+    rescaling,
+    scaling,
+    networks,
+    balance,
+    sharpness,
+    width,
+    warmUp,
+    alignment,
+    edge,
+    residual,
+    tanhRepresentation,
+    attention,
+    layerNorm,
+    selfSupervised,
+    relu,
+    sameSign,
+    timeScales,
+    brokenSymmetry,
+    stationaryLaw,
+    schemes,
+    optimisers,
+    equilibriumCurves,
+    reshuffling,
+    discoveredSymmetries,
+    completion,
+    batchNorm,
+    decay,
+    endPoint,
+    attractive,
+    depth,
+    generalCharges,
+    breaking,
+    universality,
+  ].map((e) => [e.id, e]),
 );
 
 /**
@@ -132,6 +200,7 @@ export async function runExperiment(
     claim,
     ...(experiment.formula === undefined ? {} : { formula: experiment.formula }),
     spec: { ...spec, seed },
+    parameters: experiment.parameters,
     ...findings,
     elapsedMs: performance.now() - began,
   };

@@ -87,7 +87,8 @@ export class Trial {
 
   /** A row whose prediction errs by `modelError` at most, for the terms named. */
   row(about: About, predicted: Prediction, measured: Estimate): void {
-    this.#rows.push({ ...about, predicted, measured, verdict: judge(measured, predicted) });
+    const { setting, quantity } = about;
+    this.#rows.push({ setting, quantity, predicted, measured, verdict: judge(measured, predicted) });
   }
 
   /** A row whose gap has to halve where eta does: pairs at eta and at eta / 2. */
@@ -96,7 +97,9 @@ export class Trial {
     at: { readonly predicted: Prediction; readonly measured: Estimate },
     half: { readonly predicted: Prediction; readonly measured: Estimate },
   ): void {
-    this.#rows.push({ ...about, ...at, verdict: judgeInLimit(at, half) });
+    const { setting, quantity } = about;
+    const { predicted, measured } = at;
+    this.#rows.push({ setting, quantity, predicted, measured, verdict: judgeInLimit(at, half) });
   }
 
   /** A row about something that must never happen: how often it did, out of `count`. */

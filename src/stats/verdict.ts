@@ -31,7 +31,7 @@ export function judge(measured: Estimate, predicted: Prediction): Verdict {
 
 /**
  * Agreement in the limit of small eta: measured and predicted agree as they stand, or the gap at eta / 2 is half the gap at
- * eta, within 4.9 standard errors of the difference and the model errors.
+ * eta or less (from -1/4 to 3/4 of it), within 4.9 standard errors of the difference and the model errors.
  */
 export function judgeInLimit(
   at: { readonly predicted: Prediction; readonly measured: Estimate },
@@ -42,7 +42,7 @@ export function judgeInLimit(
   const [a, b] = [0.5 * at.measured.stdErr, half.measured.stdErr];
   const allowed =
     ALLOWED_STD_ERRORS * Math.sqrt(a * a + b * b) + 0.5 * at.predicted.modelError + half.predicted.modelError;
-  // what is left beyond half the gap is of second order in eta, a quarter of the first gap at most
-  const agrees = first.agrees || Math.abs(gap - 0.5 * first.gap) <= allowed + 0.25 * Math.abs(first.gap);
+  // half of it, or less: what is left beyond the first order is a quarter of the first gap at most
+  const agrees = first.agrees || Math.abs(gap - 0.25 * first.gap) <= allowed + 0.5 * Math.abs(first.gap);
   return { ...first, agrees, limit: { gap, allowed } };
 }
