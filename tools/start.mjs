@@ -6,7 +6,7 @@ import { refreshLibrary, root } from "./build.mjs";
 refreshLibrary();
 const { status, signal } = spawnSync(
   process.execPath,
-  [join(root, "dist/reproduce.js"), ...process.argv.slice(2)],
+  [join(root, "dist/cli.js"), "reproduce", ...process.argv.slice(2)],
   {
     stdio: "inherit",
   },

@@ -1,0 +1,111 @@
+/** What commands say: progress on a terminal, plain lines in a pipe, JSON lines for programs. */
+import { NoetherflowError } from "../errors.ts";
+
+/** How a command ends. */
+export const EXIT = { fine: 0, disagrees: 1, badInput: 2, failed: 3, interrupted: 130 } as const;
+
+export const HELP_EXIT = `
+Exit codes:
+  0    done
+  1    done, and the answer is no: an experiment disagrees, a replay differs, a field is no symmetry
+  2    bad options, or a file that cannot be used; the message names it
+  3    a failure of this program
+  130  interrupted`;
+
+export interface Progress {
+  readonly fraction: number;
+  readonly what: string;
+  readonly remainingMs?: number;
+}
+
+/** Progress on stderr: a bar on a terminal, a line now and then in a pipe, JSON lines with --json. */
+export class Output {
+  readonly #terminal = process.stderr.isTTY === true;
+  readonly #began = performance.now();
+  #said = 0;
+  #drawn = false;
+
+  constructor(readonly json: boolean) {}
+
+  /** The answer, on stdout. */
+  print(text: string): void {
+    this.clear();
+    process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+  }
+
+  /** The answer as data, on stdout: one line where there may be several. */
+  data(value: unknown, indent = 1): void {
+    this.clear();
+    process.stdout.write(`${JSON.stringify(value, plain, indent)}\n`);
+  }
+
+  /** Beside the answer, on stderr. */
+  note(text: string): void {
+    this.clear();
+    process.stderr.write(`${text}\n`);
+  }
+
+  progress({ fraction, what, remainingMs }: Progress): void {
+    const now = performance.now();
+    if (this.#terminal && !this.json) {
+      if (now - this.#said < 60 && fraction < 1) return;
+      this.#said = now;
+      const filled = Math.round(24 * fraction);
+      const left =
+        remainingMs === undefined || !Number.isFinite(remainingMs)
+          ? ""
+          : `  ${Math.ceil(remainingMs / 1000)} s left`;
+      const bar = `${"█".repeat(filled)}${"░".repeat(24 - filled)} ${String(Math.floor(100 * fraction)).padStart(3)} %${left}`;
+      const room = Math.max(10, (process.stderr.columns ?? 100) - bar.length - 3);
+      process.stderr.write(`\r\x1b[2K${bar}  ${what.slice(0, room)}`);
+      this.#drawn = true;
+      return;
+    }
+    // in a pipe every five seconds are enough, and the first is not told before that
+    if (now - Math.max(this.#said, this.#began) < 5000) return;
+    this.#said = now;
+    process.stderr.write(
+      this.json
+        ? `${JSON.stringify({ progress: fraction, what, ...(remainingMs === undefined ? {} : { remainingMs }) })}\n`
+        : `${Math.floor(100 * fraction)} %  ${what}\n`,
+    );
+  }
+
+  clear(): void {
+    if (this.#drawn) process.stderr.write("\r\x1b[2K");
+    this.#drawn = false;
+  }
+}
+
+/** Numbers that JSON has no word for as text, typed arrays as lists. */
+function plain(_: string, value: unknown): unknown {
+  if (typeof value === "number" && !Number.isFinite(value)) return String(value);
+  return ArrayBuffer.isView(value) ? [...(value as unknown as Iterable<number>)] : value;
+}
+
+/** One line about what went wrong, and the exit code it means. */
+export function explain(error: unknown, json: boolean): { line: string; code: number } {
+  const ours = error instanceof NoetherflowError ? error : null;
+  const code = ours !== null && ours.code !== "internal" ? EXIT.badInput : EXIT.failed;
+  const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s*\n\s*/g, " ");
+  if (!json) return { line: `noetherflow: ${message}`, code };
+  const parts =
+    ours === null
+      ? {}
+      : { code: ours.code, where: ours.where, expected: ours.expected, got: ours.got, hint: ours.hint };
+  return { line: JSON.stringify({ error: { message, ...parts } }), code };
+}
+
+/** A table of columns, the first to the left, numbers to the right. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [head, ...rows];
+  const widths = head.map((_, c) => Math.max(...all.map((row) => row[c]!.length)));
+  return all
+    .map((row) =>
+      row
+        .map((cell, c) => (c === 0 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
