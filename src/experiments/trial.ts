@@ -1,6 +1,7 @@
 import type { SimulateOptions } from "../dynamics/options.ts";
 import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
+import { fail } from "../errors.ts";
 import type { Node } from "../graph/node.ts";
 import type { Problem } from "../problem.ts";
 import type { RunSpec } from "../spec.ts";
@@ -72,6 +73,17 @@ export class Trial {
     });
     this.#done += share;
     this.#runs[name] = run;
+    // where a lost replica is part of the question, the experiment says so by onDiverge
+    if (run.status === "diverged" && options.onDiverge === undefined) {
+      const [{ replica, step }] = run.diverged as [{ replica: number; step: number }];
+      fail(
+        "nonfinite",
+        `${this.#id}: ${name}`,
+        "runs that stay finite",
+        `replica ${replica} lost at step ${step}`,
+        "Choose a smaller step size.",
+      );
+    }
     return run;
   }
 
