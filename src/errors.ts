@@ -124,11 +124,9 @@ export function checkInteger(
   return fail("range", where, `${what} must be an integer ${range}`, show(value));
 }
 
-/** An object with named entries; not an array, not null. */
+/** An object with named entries; not an array, a Map or a Date, which have none, and not null. */
 export function checkObject(where: string, what: string, value: unknown): Record<string, unknown> {
-  if (typeof value === "object" && value !== null && !Array.isArray(value) && !ArrayBuffer.isView(value)) {
-    return value as Record<string, unknown>;
-  }
+  if (Object.prototype.toString.call(value) === "[object Object]") return value as Record<string, unknown>;
   return fail("shape", where, `expected ${what}`, show(value));
 }
 

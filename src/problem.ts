@@ -1,6 +1,6 @@
 import { readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
 import { planRun } from "./dynamics/plan.ts";
-import { strengthAt } from "./dynamics/rates.ts";
+import { etaAt, strengthAt } from "./dynamics/rates.ts";
 import type { Run, RunRecord, RunSettings } from "./dynamics/result.ts";
 import {
   type Part,
@@ -12,7 +12,7 @@ import {
 } from "./dynamics/run.ts";
 import { settingsOf } from "./dynamics/settings.ts";
 import { splitRun } from "./dynamics/sweep.ts";
-import { fail } from "./errors.ts";
+import { fail, NoetherflowError } from "./errors.ts";
 import type { Node } from "./graph/node.ts";
 import type { Samples } from "./models/samples.ts";
 import { checkRange } from "./problem/base.ts";
@@ -46,9 +46,7 @@ export class Problem extends ProblemReport {
   async simulate(options: SimulateOptions<Generator, Node>): Promise<Run> {
     const { sweep, measures, control, release } = this.#prepare("simulate", options);
     try {
-      const run = await simulate(this.host, this.model, sweep, measures, control);
-      if (options.probes?.flow) this.#sumFlow(run, Object.keys(options.record?.charges ?? {}));
-      return run;
+      return await simulate(this.host, this.model, sweep, measures, control);
     } finally {
       release();
     }
@@ -93,6 +91,17 @@ export class Problem extends ProblemReport {
     readOptions(this.model, this.N, this.host.core.real.bytes, options);
     readRecord(this.model, options);
     return describeRun(this.model, this.samples.origin, this.host.core, options);
+  }
+
+  /** @internal Everything that `simulate` refuses before any work. */
+  check(options: SimulateOptions<Generator, Node>): void {
+    const { sweep, measures, release } = this.#prepare("simulate", options);
+    try {
+      for (const { samples, setting } of sweep.parts)
+        planRun(this.model, samples, setting, measures, this.host.core.real, 0);
+    } finally {
+      release();
+    }
   }
 
   /** @internal What the record of a run with these options will say that it was. */
@@ -144,36 +153,33 @@ export class Problem extends ProblemReport {
       fail("unsupported", where, "one weight decay for all blocks", "decay by blocks");
     if (setting.differs?.dataSeeds != null)
       fail("unsupported", where, "the same data for all replicas", "dataSeed");
+    if (setting.labelNoise !== null || setting.clip !== null)
+      fail(
+        "unsupported",
+        where,
+        "gradients as the data give them",
+        setting.clip === null ? "labelNoise" : "clip",
+        "Put the noise into a sampler with { samples: N }, or leave flow out.",
+      );
     this.perSample(where);
     const batches = setting.differs?.batches;
+    const gammas = setting.gammas[0] ?? new Float64Array(0);
     const measures: Record<string, NonNullable<ProbeOptions["measures"]>[string]> = { ...probes.measures };
     for (const [name, A] of charges) {
-      measures[`charge.${name}`] = (theta) => this.charge(theta, A);
+      measures[`charge.${name}`] = (theta) => orNaN(() => this.charge(theta, A));
       measures[`flow.${name}`] = (theta, { k, replica }) => {
         const own = batches === undefined ? setting : { ...setting, ...batches[replica]! };
         const { sigma2, gamma, discrete, time } = strengthAt(this.host.core, own, replica, k, this.N);
-        const flow = this.noetherFlow(theta, A, { sigma2, weightDecay: gamma });
-        const drift = this.noetherFlow(theta, A, { eta: 2, batchSize: 1 }).discrete;
-        return time * (flow.total + discrete * drift);
+        return orNaN(() => {
+          const flow = this.noetherFlow(theta, A, { sigma2, weightDecay: gamma });
+          const drift = this.noetherFlow(theta, A, { eta: 2, batchSize: 1 }).discrete;
+          // keep^2 = 1 - 4 eta gamma (1 - eta gamma)
+          const decay = flow.decay * etaAt(this.host.core, own, replica, k) * (gammas[replica] ?? 0);
+          return time * (flow.total - decay + discrete * drift);
+        });
       };
     }
     return { ...control, probes: { ...probes, measures } };
-  }
-
-  /** C(0) plus the sum of the flow by trapezoids. */
-  #sumFlow(run: Run, names: readonly string[]): void {
-    const { k, values } = run.probes!;
-    const data = values as Record<string, Float64Array>;
-    for (const name of names) {
-      const flow = data[`flow.${name}`]!;
-      const predicted = data[`charge.${name}`]!.slice();
-      for (let i = run.replicas; i < predicted.length; i++) {
-        const record = Math.floor(i / run.replicas);
-        const steps = k[record]! - k[record - 1]!;
-        predicted[i] = predicted[i - run.replicas]! + 0.5 * steps * (flow[i]! + flow[i - run.replicas]!);
-      }
-      data[`predicted.${name}`] = predicted;
-    }
   }
 
   /** Memory a run would take, and its time from a trial of a few steps. Nothing is kept. */
@@ -188,7 +194,10 @@ export class Problem extends ProblemReport {
     const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
     const time = async (steps: number): Promise<number> => {
       // tables given for the whole run serve a part of it
-      const trial = parts.map((part) => ({ ...part, setting: { ...part.setting, steps } }));
+      const trial = parts.map((part) => ({
+        ...part,
+        setting: { ...part.setting, steps, onDiverge: "stop" as const },
+      }));
       const began = performance.now();
       await simulate(this.host, this.model, { setting, parts: trial }, measures, {});
       return performance.now() - began;
@@ -205,5 +214,15 @@ export class Problem extends ProblemReport {
       estimatedMs: steps === 0 ? 0 : (spent / steps) * setting.steps,
       lanes: plans[0]!.choice.lanes,
     };
+  }
+}
+
+/** What a measure gives; NaN for a replica on its way out of the numbers, which the run reports. */
+function orNaN(measure: () => number): number {
+  try {
+    return measure();
+  } catch (error) {
+    if (error instanceof NoetherflowError && error.code === "nonfinite") return Number.NaN;
+    throw error;
   }
 }

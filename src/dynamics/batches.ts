@@ -54,7 +54,12 @@ export function readBatch(scheme: Scheme, N: number, options: AnyBatchOptions): 
     return { sampling: null, S: N, noiseOf: given };
   }
   const fitting: Sampling[] = N === Infinity ? ["online"] : ["iid", "without", "epochs"];
-  const sampling = checkWord(where, "sampling", options.sampling ?? fitting[0], scheme.samplings);
+  const sampling = checkWord(
+    where,
+    "sampling",
+    options.sampling === undefined ? fitting[0] : options.sampling,
+    scheme.samplings,
+  );
   if (!fitting.includes(sampling)) {
     fail(
       "unsupported",
@@ -93,7 +98,10 @@ function noiseSource(where: string, N: number, options: AnyBatchOptions): BatchS
   }
   if (options.batchSize === undefined)
     fail("range", where, "expected batchSize, for sigma2 = eta / (2 S), or sigma2", "neither");
-  const sampling = checkWord(where, "sampling", options.sampling ?? "iid", ["iid", "without"]);
+  const sampling = checkWord(where, "sampling", options.sampling === undefined ? "iid" : options.sampling, [
+    "iid",
+    "without",
+  ]);
   const distinct = sampling === "without";
   const S = checkInteger(
     where,

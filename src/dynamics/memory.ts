@@ -120,7 +120,9 @@ export class RunMemory {
     const setDouble = (address: number, at: number, value: number) => {
       if (address !== 0) arena.doubles(address + shift, at + 1)[at] = value;
     };
-    setDouble(etaBase, lane, moves ? setting.eta[replica]! : 0);
+    // a list of eta_k takes the place of eta
+    const eta = setting.schedule?.table ? 1 : setting.eta[replica]!;
+    setDouble(etaBase, lane, moves ? eta : 0);
     setDouble(dtBase, lane, moves && setting.dt !== null ? setting.dt[replica]! : 0);
     setDouble(sigma2, lane, setting.sigma2?.[replica] ?? 0);
     for (const [i, gamma] of setting.gammas.entries()) setDouble(gammas, i * plan.ld + lane, gamma[replica]!);

@@ -104,7 +104,7 @@ export function planRun(
   const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
   const traceRecords =
     recordBytes === 0
-      ? 1
+      ? 2_147_483_648
       : Math.max(1, Math.min(total, Math.floor(TRACE_BYTES / (recordBytes * choice.groups))));
   const trace = planner.take(recordBytes * choice.groups * traceRecords);
   const lossTrace = planner.take(8 * choice.groupLanes * choice.groups);

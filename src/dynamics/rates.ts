@@ -38,9 +38,11 @@ export function strengthAt(
   }
   const beta = momentum?.[replica] ?? 0;
   const slow = eta / (1 - beta);
-  const discrete = (0.5 * (beta === 0 ? dt : slow) * (1 + beta)) / (1 - beta);
+  // with momentum it holds for a gradient that changes slowly, which that of batches does not
+  const isSlow = beta === 0 || scheme.visits === "all";
+  const discrete = isSlow ? (0.5 * (beta === 0 ? dt : slow) * (1 + beta)) / (1 - beta) : 0;
   const distinct = sampling === "without" || sampling === "epochs";
   const batch = !distinct ? S : S === N ? Infinity : (S * (N - 1)) / (N - S);
   const sigma2 = scheme.visits === "all" ? 0 : slow / (2 * batch);
-  return { sigma2, gamma, discrete, time: time / (1 - beta) };
+  return { sigma2, gamma: gamma * (1 - beta), discrete, time: time / (1 - beta) };
 }

@@ -166,10 +166,22 @@ export class Recorder {
   probes(): RunProbes | null {
     if (this.#probed === 0) return null;
     const every = this.#probeEvery;
-    return {
-      k: Float64Array.from({ length: this.#probed }, (_, i) => i * every),
-      values: Object.fromEntries([...this.#probes].map(([name, data]) => [name, Float64Array.from(data)])),
-    };
+    const values = Object.fromEntries([...this.#probes].map(([n, data]) => [n, Float64Array.from(data)]));
+    for (const name of this.#probes.keys()) {
+      if (!name.startsWith("flow.")) continue;
+      const charge = values[`charge.${name.slice(5)}`];
+      if (charge !== undefined) values[`predicted.${name.slice(5)}`] = this.#summed(charge, values[name]!);
+    }
+    return { k: Float64Array.from({ length: this.#probed }, (_, i) => i * every), values };
+  }
+
+  /** C(0) plus the sum of the flow by trapezoids. */
+  #summed(charge: Float64Array<ArrayBuffer>, flow: Float64Array): Float64Array<ArrayBuffer> {
+    const { replicas } = this.#setting;
+    const out = charge.slice();
+    for (let i = replicas; i < out.length; i++)
+      out[i] = out[i - replicas]! + 0.5 * this.#probeEvery * (flow[i]! + flow[i - replicas]!);
+    return out;
   }
 
   /** Probes by name, with their numbers per step. */

@@ -249,8 +249,10 @@ async function measure(
     values[name] = [];
     for (let r = 0; r < setting.replicas; r++) {
       const result = await f(execution.theta(r).slice(), { k: execution.step, replica: replicas[r]! });
-      const numbers = typeof result === "number" ? [result] : Array.from(result ?? [Number.NaN]);
-      if (numbers.some((x) => typeof x !== "number"))
+      const isList = Array.isArray(result) || ArrayBuffer.isView(result);
+      const numbers =
+        typeof result === "number" ? [result] : isList ? Array.from(result as ArrayLike<number>) : null;
+      if (numbers === null || numbers.some((x) => typeof x !== "number"))
         fail("shape", `probes.measures.${name}`, "a number, or an array of numbers", show(result));
       values[name].push(...numbers);
     }

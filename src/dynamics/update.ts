@@ -224,8 +224,9 @@ function clipped(v: Vector, most: number): Vector {
   const length = squaredLength(v);
   if (length === null) return v;
   const limit = length.graph.number(most);
-  // most / max(most, |v|): exactly 1 below the limit
-  return times(v, div(limit, add(limit, relu(sub(sqrt(length), limit)))));
+  // most / max(most, |v|): exactly 1 below the limit, and no number where |v| is none
+  const norm = sqrt(length);
+  return times(v, add(div(limit, add(limit, relu(sub(norm, limit)))), scale(norm, 0)));
 }
 
 function zeros(like: Node): Node {

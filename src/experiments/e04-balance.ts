@@ -9,6 +9,7 @@ import { type Estimate, meanOf } from "../stats/estimate.ts";
 import { judge } from "../stats/verdict.ts";
 import type { Curve, Experiment, Row } from "./experiment.ts";
 import {
+  balanceRate,
   conservation,
   linearNet,
   randomTeacher,
@@ -21,13 +22,12 @@ import type { Parameter } from "./spec.ts";
 const parameters = {
   d: { value: 5, min: 2, max: 12, integer: true, what: "input and output dimension" },
   h: { value: 8, min: 2, max: 24, integer: true, what: "hidden units, at least d" },
-  eta: { value: 0.006, min: 0.001, max: 0.008, what: "step size of SGD and gradient descent" },
-  steps: {
-    value: 20_000,
-    min: 4000,
-    max: 400_000,
-    integer: true,
-    what: "steps of SGD; averages over the last quarter",
+  eta: { value: 0.006, min: 0.002, max: 0.008, what: "step size of SGD and gradient descent" },
+  relaxations: {
+    value: 12,
+    min: 8,
+    max: 32,
+    what: "length of SGD, in times 1 / rate of the slowest balance; averages over the last quarter",
   },
   gdSteps: {
     value: 4000,
@@ -81,7 +81,7 @@ export const balance: Experiment = {
     "SGD lies on the diagonal: the normalised pre-activation covariance W Σx Wᵀ equals the back-propagated noise Uᵀ Σε U, and " +
     "their common trace is the nuclear norm of Σε^½ V Σx^½. Gradient descent stays more than ten times off.",
   parameters,
-  quick: { d: 3, h: 4, steps: 6000, gdSteps: 1500, replicas: 4, draws: 1 },
+  quick: { d: 3, h: 4, relaxations: 8, gdSteps: 1500, replicas: 8, draws: 1 },
 
   async measure(engine, given, seed, control) {
     const spec = given as Spec;
@@ -122,13 +122,16 @@ export const balance: Experiment = {
         replicas: spec.replicas,
         ...(control.signal ? { signal: control.signal } : {}),
       };
+      // sigma^2 = eta / 2 at S = 1
+      const rate = balanceRate(engine, teacher, spec.eta / 2);
+      const steps = Math.ceil(spec.relaxations / (rate * spec.eta));
       const sgd = await fresh.simulate({
         ...common,
         scheme: "sgd",
         batchSize: 1,
-        steps: spec.steps,
+        steps,
         seed: `${seed}/E04/${name}`,
-        record: { every: spec.steps, values, average: { from: Math.floor(0.75 * spec.steps) + 1, every: 1 } },
+        record: { every: steps, values, average: { from: Math.floor(0.75 * steps) + 1, every: 1 } },
         onProgress: (p) => control.onProgress?.((i + 0.9 * (p.step / p.steps)) / cases.length, name),
       });
       fresh.dispose();

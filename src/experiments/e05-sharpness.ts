@@ -1,3 +1,4 @@
+import { exp } from "../core/elementary.ts";
 import type { Run } from "../dynamics/result.ts";
 import { ops } from "../graph/ops.ts";
 import { momentMatched } from "../models/moment-matched.ts";
@@ -5,19 +6,25 @@ import { meanOf } from "../stats/estimate.ts";
 import { judge } from "../stats/verdict.ts";
 import { initialTrace, type NamedInit } from "../symmetry/predictions/initialisation.ts";
 import type { Curve, Experiment, Row } from "./experiment.ts";
-import { conservation, linearNet, randomTeacher, type Teacher, teacherSampler } from "./linear-net.ts";
+import {
+  balanceRate,
+  conservation,
+  linearNet,
+  randomTeacher,
+  type Teacher,
+  teacherSampler,
+} from "./linear-net.ts";
 import type { Parameter } from "./spec.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 10, integer: true, what: "input and output dimension of the autoencoder" },
   h: { value: 50, min: 10, max: 200, integer: true, what: "hidden units" },
-  eta: { value: 0.004, min: 0.001, max: 0.005, what: "step size of SGD and gradient descent" },
-  steps: {
-    value: 20_000,
-    min: 4000,
-    max: 400_000,
-    integer: true,
-    what: "steps of SGD; averages over the last quarter",
+  eta: { value: 0.004, min: 0.0015, max: 0.006, what: "step size of SGD and gradient descent" },
+  relaxations: {
+    value: 8,
+    min: 6,
+    max: 24,
+    what: "length of SGD, in times 1 / rate of the slowest balance; averages over the last quarter",
   },
   gdSteps: {
     value: 3000,
@@ -58,7 +65,7 @@ export const sharpness: Experiment = {
     "SGD ends at the same sharpness from every start, the one predicted from Theorem 2; initialisations above it are flattened " +
     "and those below sharpened. Gradient descent keeps the imbalance Tr Q of the two layers and so cannot go there.",
   parameters,
-  quick: { d: 3, h: 10, steps: 6000, gdSteps: 1500, replicas: 4, draws: 1 },
+  quick: { d: 3, h: 10, relaxations: 6, gdSteps: 1500, replicas: 8, draws: 1 },
 
   async measure(engine, given, seed, control) {
     const spec = given as Spec;
@@ -81,7 +88,6 @@ export const sharpness: Experiment = {
     const rows: Row[] = [];
     const runs: Record<string, Run> = {};
     const curves: Curve[] = [];
-    const every = Math.max(1, Math.floor(spec.steps / 100));
 
     for (const [i, { name, init, teacher, sweep }] of cases.entries()) {
       const net = linearNet(d, h, d);
@@ -102,12 +108,16 @@ export const sharpness: Experiment = {
         replicas,
         ...(control.signal ? { signal: control.signal } : {}),
       };
-      const from = Math.floor(0.75 * spec.steps) + 1;
+      // sigma^2 = eta / 2 at S = 1
+      const rate = balanceRate(engine, teacher, spec.eta / 2);
+      const steps = Math.ceil(spec.relaxations / (rate * spec.eta));
+      const every = Math.max(1, Math.floor(steps / 100));
+      const from = Math.floor(0.75 * steps) + 1;
       const sgd = await fresh.simulate({
         ...common,
         scheme: "sgd",
         batchSize: 1,
-        steps: spec.steps,
+        steps,
         seed: `${seed}/E05/${name}`,
         record: { every, values: { trace }, average: { from, every: 1 } },
         onProgress: (p) => control.onProgress?.((i + 0.9 * (p.step / p.steps)) / cases.length, name),
@@ -116,7 +126,11 @@ export const sharpness: Experiment = {
       runs[`SGD, ${name}`] = sgd;
 
       const predictedEnd = twoLayer.finalTrace(teacher);
-      const relative = (spec.eta * (traceX + dense.trace(teacher.SigmaEps))) / 2;
+      const fluctuation = (spec.eta * (traceX + dense.trace(teacher.SigmaEps))) / 2;
+      const startTrace = initialTrace({ init: init.kind, dx: d, h, dy: d, traceSigmaX: traceX });
+      // Tr is sqrt(q^2 + 4 p^2) in the charges q left over, of relative size 2 Tr_init / Tr_end at the start
+      const left = (2 * startTrace * exp(-0.75 * spec.relaxations)) / predictedEnd;
+      const relative = fluctuation + (left * left) / 8;
       const method = `mean over ${replicas} runs`;
       const ends = meanOf(sgd.averages!.values["trace"]!, method);
       const add = (
@@ -136,11 +150,11 @@ export const sharpness: Experiment = {
         predictedEnd,
         relative * predictedEnd,
         ends,
-        "fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2",
+        "fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2, and what is left of the start",
       );
       const series = sgd.series.values["trace"]!;
       if (sweep) {
-        const predictedStart = initialTrace({ init: init.kind, dx: d, h, dy: d, traceSigmaX: traceX });
+        const predictedStart = startTrace;
         add(
           `start, ${name}`,
           "E Tr ∇²L, 2 dy h (σW² + σU²) Tr Σx",
@@ -162,7 +176,7 @@ export const sharpness: Experiment = {
         const { k } = sgd.series;
         const mean = Array.from(k, (_, j) => meanOf(series.slice(j * replicas, (j + 1) * replicas)).value);
         curves.push({ label: name, predicted: false, x: [...k], y: mean });
-        curves.push({ label: name, predicted: true, x: [0, spec.steps], y: [predictedEnd, predictedEnd] });
+        curves.push({ label: name, predicted: true, x: [0, steps], y: [predictedEnd, predictedEnd] });
       }
     }
     return {

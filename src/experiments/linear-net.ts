@@ -71,6 +71,19 @@ export function randomTeacher(engine: Engine, d: number, spread: number, seed: s
   };
 }
 
+/**
+ * Slowest rate at which SGD brings the two layers into balance, near U W = V:
+ *
+ *   4 sigma^2 (Tr Sigma_eps min eig Sigma_x + Tr Sigma_x min eig Sigma_eps),   8 sigma^2 d for unit covariances
+ *
+ * @source theory of two-layer linear nets: dQ/dt = 2 sigma^2 (W Gamma_W W^T - U^T Gamma_U U), Gamma_W = 4 Tr Sigma_eps Sigma_x
+ */
+export function balanceRate(engine: Engine, { SigmaX, SigmaEps }: Teacher, sigma2: number): number {
+  const { dense } = engine;
+  const least = (A: Matrix) => Math.min(...dense.symmetricEigen(A).values);
+  return 4 * sigma2 * (dense.trace(SigmaEps) * least(SigmaX) + dense.trace(SigmaX) * least(SigmaEps));
+}
+
 /** Trace of replica r's n x n matrix in recorded values. */
 export function traceOf(values: Float64Array, r: number, n: number): number {
   let sum = 0;

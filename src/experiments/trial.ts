@@ -75,7 +75,7 @@ export class Trial {
     this.#runs[name] = run;
     // where a lost replica is part of the question, the experiment says so by onDiverge
     if (run.status === "diverged" && options.onDiverge === undefined) {
-      const [{ replica, step }] = run.diverged as [{ replica: number; step: number }];
+      const { replica, step } = run.diverged[0]!;
       fail(
         "nonfinite",
         `${this.#id}: ${name}`,

@@ -98,6 +98,8 @@ export async function recordRun(problem: Problem, options: Options, record: Reco
         "checkpointEvery says how often.",
       );
   control.signal?.throwIfAborted();
+  const { probes } = control;
+  problem.check({ ...options, ...(probes === undefined ? {} : { probes }) });
   const dir = resolve(record.dir);
   const { wasmSha256 } = problem.settings(options);
   const spec = problem.describe(options);
@@ -124,6 +126,14 @@ export async function saveRun(
   checkKnown(where, checkObject(where, "{ overwrite?, verdicts? }", options), ["overwrite", "verdicts"]);
   checkFlag(where, "overwrite", options.overwrite);
   if (!(run instanceof Run)) fail("shape", where, "a run", show(run));
+  if (run.status === "aborted")
+    fail(
+      "unsupported",
+      where,
+      "a run that came to its end",
+      "an aborted one",
+      "recordRun leaves a checkpoint of it.",
+    );
   const names = Object.keys(run.probes?.values ?? {});
   const probes = run.probes && { every: run.probes.k[1] ?? run.steps + 1, flow: false, names };
   const folder = resolve(dir);

@@ -30,7 +30,7 @@ export const STRENGTH_OPTIONS = ["eta", "batchSize", "sigma2", "weightDecay", "s
  *
  *   sigma^2 = eta~ / (2 S_eff),  eta~ = eta / (1 - beta),  S_eff = S or S (N - 1) / (N - S)
  *
- * With momentum the time of predictions is k eta~, and gbar^T A gbar has the factor (eta~ / 2) (1 + beta) / (1 - beta).
+ * With momentum the time of predictions is k eta~, in which decoupled decay acts with gamma (1 - beta), and gbar^T A gbar has the factor (eta~ / 2) (1 + beta) / (1 - beta).
  *
  * @param more names of further options the caller reads
  * @throws NoetherflowError "range", "name"
@@ -73,7 +73,8 @@ export function readStrength(
   const batch = effectiveBatch(S, N, sampling === "without" ? "without" : "iid");
   return {
     sigma2: noiseStrength(effective, batch),
-    gamma,
+    // decay is decoupled: momentum speeds up the noise and not the decay
+    gamma: gamma * (1 - beta),
     discrete: (0.5 * effective * (1 + beta)) / (1 - beta),
   };
 }
