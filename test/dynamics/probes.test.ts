@@ -79,8 +79,8 @@ describe("the predicted flow beside a run", () => {
       );
       const moved = 1.875 - ends(run, "charge.C");
       expect(moved).toBeGreaterThan(0.01);
-      // trapezoids over ten steps of a path whose loss falls at rate 4 eta (u^2 + w^2): a twelfth of its square
-      const quadrature = (10 * 4 * 0.002 * 4.25) ** 2 / 12;
+      // trapezoids over twenty steps of a path whose loss falls at rate 4 eta (u^2 + w^2): a twelfth of its square
+      const quadrature = (20 * 4 * 0.002 * 4.25) ** 2 / 12;
       expect(Math.abs(mean)).toBeLessThan(4.9 * stdErr + quadrature * moved);
       // twice the noise would be seen
       expect(Math.abs(mean + moved)).toBeGreaterThan(4.9 * stdErr + quadrature * moved);
