@@ -1,5 +1,6 @@
 import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
+import { fail } from "../errors.ts";
 import type { Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { ops } from "../graph/ops.ts";
@@ -21,7 +22,7 @@ import type { Parameter } from "./spec.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 12, integer: true, what: "input and output dimension" },
-  h: { value: 8, min: 2, max: 24, integer: true, what: "hidden units, at least d" },
+  h: { value: 8, min: 3, max: 24, integer: true, what: "hidden units, at least d" },
   eta: { value: 0.006, min: 0.002, max: 0.008, what: "step size of SGD and gradient descent" },
   relaxations: {
     value: 12,
@@ -36,13 +37,13 @@ const parameters = {
     integer: true,
     what: "steps of gradient descent on the population",
   },
-  replicas: { value: 16, min: 4, max: 1024, integer: true, what: "independent runs per case" },
+  replicas: { value: 16, min: 4, max: 128, integer: true, what: "independent runs per case" },
   stdU: { value: 0.05, min: 0.02, max: 0.4, what: "standard deviation of the initial U" },
   stdW: { value: 0.8, min: 0.3, max: 1.2, what: "standard deviation of the initial W" },
   draws: {
     value: 5,
     min: 0,
-    max: 50,
+    max: 16,
     integer: true,
     what: "random Sigma_x, Sigma_eps and V beside the sweep",
   },
@@ -86,6 +87,7 @@ export const balance: Experiment = {
   async measure(engine, given, seed, control) {
     const spec = given as Spec;
     const { d, h } = spec;
+    if (h < d) fail("range", "E04", `h of at least d = ${d}, so that U W can be V`, `${h}`);
     const { dense } = engine;
     const identity = dense.identity(d);
     const sweep = SWEEP.map((phi) => ({

@@ -33,11 +33,11 @@ const parameters = {
     integer: true,
     what: "steps of gradient descent on the population",
   },
-  replicas: { value: 12, min: 4, max: 1024, integer: true, what: "independent runs per case" },
+  replicas: { value: 12, min: 4, max: 128, integer: true, what: "independent runs per case" },
   draws: {
     value: 5,
     min: 0,
-    max: 50,
+    max: 16,
     integer: true,
     what: "random Sigma_x, Sigma_eps and V beside the autoencoder",
   },
