@@ -17,16 +17,13 @@ export const provenance: Provenance = {
   command: "npm start",
 };
 
-const QUICK: Readonly<Record<string, Readonly<Record<string, number>>>> = {
-  E01: { steps: 400, replicas: 8 },
-  E04: { d: 2, h: 3, steps: 4000, gdSteps: 1000, replicas: 4, draws: 0 },
-};
-
 export async function quickResults(): Promise<Result[]> {
   const engine = await createEngine();
   const results: Result[] = [];
-  for (const [id, settings] of Object.entries(QUICK))
-    results.push(await runExperiment(experiments.get(id)!, engine, settings, provenance.seed));
+  for (const id of ["E01", "E04"]) {
+    const experiment = experiments.get(id)!;
+    results.push(await runExperiment(experiment, engine, experiment.quick ?? {}, provenance.seed));
+  }
   engine.dispose();
   return results;
 }
