@@ -15,10 +15,12 @@ import {
   linearNet,
   randomTeacher,
   type Teacher,
+  TURNING,
   teacherSampler,
   traceOf,
 } from "./linear-net.ts";
 import type { Parameter } from "./spec.ts";
+import { demandFinite } from "./trial.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 12, integer: true, what: "input and output dimension" },
@@ -145,6 +147,8 @@ export const balance: Experiment = {
         record: { every: spec.gdSteps, loss: "full", values, matrixCharges: { Q: ["U", "W"] } },
       });
       population.dispose();
+      demandFinite("E04", `SGD, ${name}`, sgd);
+      demandFinite("E04", `GD, ${name}`, gd);
       runs[`SGD, ${name}`] = sgd;
       runs[`GD, ${name}`] = gd;
 
@@ -156,7 +160,7 @@ export const balance: Experiment = {
       const predictedTrace = s.reduce((a, b) => a + b, 0);
       // fluctuations of the product U W at finite eta: 5 eta per eigenvalue at d = 5 with unit covariances
       const relative = (spec.eta * (dense.trace(teacher.SigmaX) + dense.trace(teacher.SigmaEps))) / 2;
-      const neglects = "fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2";
+      const neglects = `fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2; not in it: ${TURNING}`;
       const averages = sgd.averages!.values;
       const each = (f: (r: number) => number): Float64Array =>
         Float64Array.from({ length: spec.replicas }, (_, r) => f(r));

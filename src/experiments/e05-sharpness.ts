@@ -12,9 +12,11 @@ import {
   linearNet,
   randomTeacher,
   type Teacher,
+  TURNING,
   teacherSampler,
 } from "./linear-net.ts";
 import type { Parameter } from "./spec.ts";
+import { demandFinite } from "./trial.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 10, integer: true, what: "input and output dimension of the autoencoder" },
@@ -123,6 +125,7 @@ export const sharpness: Experiment = {
         onProgress: (p) => control.onProgress?.((i + 0.9 * (p.step / p.steps)) / cases.length, name),
       });
       fresh.dispose();
+      demandFinite("E05", `SGD, ${name}`, sgd);
       runs[`SGD, ${name}`] = sgd;
 
       const predictedEnd = twoLayer.finalTrace(teacher);
@@ -150,7 +153,7 @@ export const sharpness: Experiment = {
         predictedEnd,
         relative * predictedEnd,
         ends,
-        "fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2, and what is left of the start",
+        `fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2, and what is left of the start; not in it: ${TURNING}`,
       );
       const series = sgd.series.values["trace"]!;
       if (sweep) {
@@ -171,6 +174,7 @@ export const sharpness: Experiment = {
           record: { every: spec.gdSteps, loss: "full", values: { trace }, matrixCharges: { Q: ["U", "W"] } },
         });
         population.dispose();
+        demandFinite("E05", `GD, ${name}`, gd);
         runs[`GD, ${name}`] = gd;
         rows.push(conservation(gd, spec.eta, h, `GD, ${name}`));
         const { k } = sgd.series;

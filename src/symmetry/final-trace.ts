@@ -13,6 +13,7 @@ export interface LinearTeacher {
  *
  *   Tr = 2 dy sqrt(Tr Sigma_x / Tr Sigma_eps) sum D + 2 sqrt(Tr Sigma_x Tr Sigma_eps) sum_k D_k (L^T Sigma_eps^-1 L)_kk
  *
+ * Where V, Sigma_x and Sigma_eps share no axes, SGD stays some per cent off at any eta: noise turns the hidden units steadily, Q with them.
  * It depends neither on the noise strength nor on the number of hidden units, as long as there are rank V of them.
  *
  * @throws NoetherflowError "shape"; "range" where a covariance is not positive definite
