@@ -212,7 +212,7 @@ async function write(
     await mkdir(own, { recursive: true });
     for (const [name, content] of await figureFiles(result)) await writeWhole(join(own, name), content);
     for (const [name, run] of records ? Object.entries(result.runs) : []) {
-      const spec = result.specs?.[name];
+      const spec = result.specs[name];
       const file = name
         .replaceAll(/[^A-Za-z0-9]+/g, "-")
         .replaceAll(/^-|-$/g, "")

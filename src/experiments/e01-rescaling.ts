@@ -1,13 +1,14 @@
+import { exp, log } from "../core/elementary.ts";
 import type { Run } from "../dynamics/result.ts";
 import { model } from "../graph/model.ts";
 import { ops } from "../graph/ops.ts";
 import { sampler } from "../graph/sampler.ts";
 import { momentMatched } from "../models/moment-matched.ts";
-import { type Estimate, exact, meanOf } from "../stats/estimate.ts";
-import { judge, type Prediction } from "../stats/verdict.ts";
+import { meanOf } from "../stats/estimate.ts";
 import { symmetry } from "../symmetry/generator.ts";
-import type { Curve, Experiment, Row } from "./experiment.ts";
+import type { Curve, Experiment } from "./experiment.ts";
 import type { Parameter } from "./spec.ts";
+import { overReplicas, Trial } from "./trial.ts";
 
 const parameters = {
   eta: { value: 0.02, min: 0.001, max: 0.03, what: "step size of all runs" },
@@ -161,31 +162,34 @@ export const rescaling: Experiment = {
       { name: "SGD, S = 1, no label noise", S: 1, noiseSd: 0 },
     ];
     const work = cases.map(({ S }) => (S === Infinity ? 4 : S * spec.replicas));
-    const total = work.reduce((a, b) => a + b, 0);
-    const rows: Row[] = [];
+    const trial = new Trial(
+      "E01",
+      engine,
+      seed,
+      control,
+      work.reduce((a, b) => a + b, 0),
+    );
     const curves: Curve[] = [];
-    const runs: Record<string, Run> = {};
-    let done = 0;
     for (const [i, { name, S, noiseSd }] of cases.entries()) {
       const law = lawOfQ(spec.eta, S, spec.steps, spec.u0, spec.w0, momentsOf(spec, noiseSd));
       const data = teacher(noiseSd);
       const problem = engine.problem(net, S === Infinity ? momentMatched(data) : data);
-      const run = await problem.simulate({
-        scheme: S === Infinity ? "gd" : "sgd",
-        ...(S === Infinity ? {} : { batchSize: S }),
-        theta: start,
-        eta: spec.eta,
-        steps: spec.steps,
-        replicas: S === Infinity ? 1 : spec.replicas,
-        seed: `${seed}/E01/${name}`,
-        record: { every, charges: { C: A } },
-        ...(control.signal ? { signal: control.signal } : {}),
-        onProgress: (p) => control.onProgress?.((done + work[i]! * (p.step / p.steps)) / total, name),
-      });
+      const run = await trial.run(
+        name,
+        problem,
+        {
+          scheme: S === Infinity ? "gd" : "sgd",
+          ...(S === Infinity ? {} : { batchSize: S }),
+          theta: start,
+          eta: spec.eta,
+          steps: spec.steps,
+          replicas: S === Infinity ? 1 : spec.replicas,
+          record: { every, charges: { C: A } },
+        },
+        work[i]!,
+      );
       problem.dispose();
-      done += work[i]!;
-      runs[name] = run;
-      rows.push(compare(name, run, law, spec));
+      compare(trial, name, run, law, spec);
       curves.push(...drawn(name, run, law));
     }
     const finite = engine.problem(net, teacher(spec.noiseSd), { samples: SAMPLES, dataSeed: `${seed}/E01` });
@@ -197,27 +201,22 @@ export const rescaling: Experiment = {
       eta: spec.eta,
       batchSize: 1,
       lossAtRest: Math.min(least, finite.loss(start)),
-      ...(control.signal ? { signal: control.signal } : {}),
+      ...(trial.signal ? { signal: trial.signal } : {}),
     });
     finite.dispose();
-    return {
-      rows,
-      figures: [
-        {
-          title: "The charge under SGD and gradient descent",
-          caption:
-            "Geometric mean of Q / Q(0) over the runs of each case (solid) and the predicted law (dashed). Curves end where Q is lost in " +
-            "rounding.",
-          xLabel: "step",
-          yLabel: "Q / Q(0),  Q = u² − w²",
-          xScale: "linear",
-          yScale: "log",
-          curves,
-        },
-      ],
-      runs,
-      symmetries: [{ title: `(u w x − y)² at its start, SGD with S = 1, ${SAMPLES} samples`, summary }],
-    };
+    trial.figure({
+      title: "The charge under SGD and gradient descent",
+      caption:
+        "Geometric mean of Q / Q(0) over the runs of each case (solid) and the predicted law (dashed). Curves end where Q is lost in " +
+        "rounding.",
+      xLabel: "step",
+      yLabel: "Q / Q(0),  Q = u² − w²",
+      xScale: "linear",
+      yScale: "log",
+      curves,
+    });
+    trial.symmetries({ title: `(u w x − y)² at its start, SGD with S = 1, ${SAMPLES} samples`, summary });
+    return trial.findings;
   },
 };
 
@@ -226,58 +225,28 @@ function decays(run: Run, record: number): Float64Array {
   const { replicas } = run;
   const C = run.series.charges["C"]!;
   // dividing by a ratio just above 0 is safe: Q keeps its sign while 1 - eta^2 delta^2 > 0
-  return Float64Array.from({ length: replicas }, (_, r) => naturalLog(C[r]! / C[record * replicas + r]!));
+  return Float64Array.from({ length: replicas }, (_, r) => log(C[r]! / C[record * replicas + r]!));
 }
 
-/**
- * ln x by atanh series after scaling by powers of two: a display number, but the same on every host,
- * which Math.log is not.
- */
-function naturalLog(x: number): number {
-  if (!(x > 0)) return Number.NaN;
-  if (x === Infinity) return Infinity;
-  let scale = 0;
-  let y = x;
-  while (y > 1.5) {
-    y /= 2;
-    scale++;
-  }
-  while (y < 0.75) {
-    y *= 2;
-    scale--;
-  }
-  const z = (y - 1) / (y + 1);
-  let sum = 0;
-  let power = z;
-  for (let n = 1; n < 60; n += 2) {
-    sum += power / n;
-    power *= z * z;
-  }
-  return 2 * sum + scale * 0.6931471805599453;
-}
-
-function compare(name: string, run: Run, law: Law, spec: Spec): Row {
+function compare(trial: Trial, name: string, run: Run, law: Law, spec: Spec): void {
   const { k } = run.series;
   // the last record at which the charge is still readable
   let record = 0;
   while (record + 1 < k.length && law.decay[k[record + 1]!]! <= READABLE_DECAY) record++;
   const step = k[record]!;
   const values = decays(run, record);
-  const measured: Estimate =
-    run.replicas === 1 ? exact(values[0]!, 1) : meanOf(values, `mean over ${run.replicas} runs`);
   const value = law.decay[step]!;
-  const predicted: Prediction = {
+  const predicted = {
     value,
     modelError: value * law.neglected + 1e-12,
     neglects: "moments of v = u w beyond the second, relative (η(u² + w²) + Var v / v²)²",
   };
-  return {
-    setting: name,
-    quantity: `−ln Q(k)/Q(0) at step ${step}${step < spec.steps ? ", while Q is readable" : ""}`,
+  const quantity = `−ln Q(k)/Q(0) at step ${step}${step < spec.steps ? ", while Q is readable" : ""}`;
+  trial.row(
+    { setting: name, quantity },
     predicted,
-    measured,
-    verdict: judge(measured, predicted),
-  };
+    overReplicas(run, (r) => values[r]!),
+  );
 }
 
 function drawn(name: string, run: Run, law: Law): Curve[] {
@@ -287,27 +256,14 @@ function drawn(name: string, run: Run, law: Law): Curve[] {
   const predicted: number[] = [];
   for (let i = 0; i < k.length; i++) {
     // the geometric mean is what the law of the mean decay predicts
-    const mean = exponential(-meanOf(decays(run, i)).value);
+    const mean = exp(-meanOf(decays(run, i)).value);
     if (!(mean > 1e-9)) break;
     x.push(k[i]!);
     y.push(mean);
-    predicted.push(exponential(-law.decay[k[i]!]!));
+    predicted.push(exp(-law.decay[k[i]!]!));
   }
   return [
     { label: name, predicted: false, x, y },
     { label: name, predicted: true, x, y: predicted },
   ];
-}
-
-/** e^x for x <= 0 by repeated halving of the argument: for the predicted curve only. */
-function exponential(x: number): number {
-  let halvings = 0;
-  let y = x;
-  while (y < -0.01) {
-    y /= 2;
-    halvings++;
-  }
-  let value = 1 + y * (1 + (y / 2) * (1 + (y / 3) * (1 + y / 4)));
-  for (let i = 0; i < halvings; i++) value *= value;
-  return value;
 }

@@ -1,4 +1,3 @@
-import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
 import { fail } from "../errors.ts";
 import type { Model } from "../graph/model.ts";
@@ -6,9 +5,7 @@ import type { Node } from "../graph/node.ts";
 import { ops } from "../graph/ops.ts";
 import { momentMatched } from "../models/moment-matched.ts";
 import type { Matrix } from "../stats/dense.ts";
-import { type Estimate, meanOf } from "../stats/estimate.ts";
-import { judge } from "../stats/verdict.ts";
-import type { Curve, Experiment, Row } from "./experiment.ts";
+import type { Curve, Experiment } from "./experiment.ts";
 import {
   balanceRate,
   conservation,
@@ -20,7 +17,7 @@ import {
   traceOf,
 } from "./linear-net.ts";
 import type { Parameter } from "./spec.ts";
-import { demandFinite } from "./trial.ts";
+import { overReplicas, Trial } from "./trial.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 12, integer: true, what: "input and output dimension" },
@@ -105,8 +102,7 @@ export const balance: Experiment = {
       teacher: randomTeacher(engine, d, spec.spread, `${seed}/E04/draw ${i}`),
     }));
     const cases = [...sweep, ...random];
-    const rows: Row[] = [];
-    const runs: Record<string, Run> = {};
+    const trial = new Trial("E04", engine, seed, control, cases.length);
     const spectra: Curve[] = [];
     const traces: Record<"SGD" | "GD" | "theory", number[]> = { SGD: [], GD: [], theory: [] };
 
@@ -117,40 +113,40 @@ export const balance: Experiment = {
       const fresh = engine.problem(net, data);
       const theta = fresh.init("normal", {
         std: { U: spec.stdU, W: spec.stdW },
-        seed: `${seed}/E04/${name}/init`,
+        seed: trial.seedOf(`${name}/init`),
         replicas: spec.replicas,
       });
-      const common = {
-        theta,
-        eta: spec.eta,
-        replicas: spec.replicas,
-        ...(control.signal ? { signal: control.signal } : {}),
-      };
+      const common = { theta, eta: spec.eta, replicas: spec.replicas };
       // sigma^2 = eta / 2 at S = 1
       const rate = balanceRate(engine, teacher, spec.eta / 2);
       const steps = Math.ceil(spec.relaxations / (rate * spec.eta));
-      const sgd = await fresh.simulate({
-        ...common,
-        scheme: "sgd",
-        batchSize: 1,
-        steps,
-        seed: `${seed}/E04/${name}`,
-        record: { every: steps, values, average: { from: Math.floor(0.75 * steps) + 1, every: 1 } },
-        onProgress: (p) => control.onProgress?.((i + 0.9 * (p.step / p.steps)) / cases.length, name),
-      });
+      const sgd = await trial.run(
+        `SGD, ${name}`,
+        fresh,
+        {
+          ...common,
+          scheme: "sgd",
+          batchSize: 1,
+          steps,
+          seed: trial.seedOf(name),
+          record: { every: steps, values, average: { from: Math.floor(0.75 * steps) + 1, every: 1 } },
+        },
+        0.9,
+      );
       fresh.dispose();
       const population = engine.problem(net, momentMatched(data));
-      const gd = await population.simulate({
-        ...common,
-        scheme: "gd",
-        steps: spec.gdSteps,
-        record: { every: spec.gdSteps, loss: "full", values, matrixCharges: { Q: ["U", "W"] } },
-      });
+      const gd = await trial.run(
+        `GD, ${name}`,
+        population,
+        {
+          ...common,
+          scheme: "gd",
+          steps: spec.gdSteps,
+          record: { every: spec.gdSteps, loss: "full", values, matrixCharges: { Q: ["U", "W"] } },
+        },
+        0.1,
+      );
       population.dispose();
-      demandFinite("E04", `SGD, ${name}`, sgd);
-      demandFinite("E04", `GD, ${name}`, gd);
-      runs[`SGD, ${name}`] = sgd;
-      runs[`GD, ${name}`] = gd;
 
       // the prediction: singular values of S_eps^(1/2) V S_x^(1/2), S = Sigma / Tr Sigma
       const normal = (A: Matrix) => dense.sqrtSymmetric(dense.scale(A, 1 / dense.trace(A)));
@@ -162,71 +158,57 @@ export const balance: Experiment = {
       const relative = (spec.eta * (dense.trace(teacher.SigmaX) + dense.trace(teacher.SigmaEps))) / 2;
       const neglects = `fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2; not in it: ${TURNING}`;
       const averages = sgd.averages!.values;
-      const each = (f: (r: number) => number): Float64Array =>
-        Float64Array.from({ length: spec.replicas }, (_, r) => f(r));
-      const trP = meanOf(
-        each((r) => traceOf(averages["P"]!, r, h)),
-        `mean over ${spec.replicas} runs`,
+      const trP = overReplicas(sgd, (r) => traceOf(averages["P"]!, r, h));
+      const ratio = overReplicas(sgd, (r) => traceOf(averages["P"]!, r, h) / traceOf(averages["E"]!, r, h));
+      const setting = `SGD, ${name}`;
+      trial.row(
+        { setting, quantity: "Tr W Σ̄x Wᵀ" },
+        { value: predictedTrace, modelError: relative * predictedTrace, neglects },
+        trP,
       );
-      const ratio = meanOf(
-        each((r) => traceOf(averages["P"]!, r, h) / traceOf(averages["E"]!, r, h)),
-        `mean over ${spec.replicas} runs`,
+      trial.row(
+        { setting, quantity: "Tr W Σ̄x Wᵀ / Tr Uᵀ Σ̄ε U" },
+        { value: 1, modelError: relative, neglects },
+        ratio,
       );
-      const row = (
-        quantity: string,
-        value: number,
-        modelError: number,
-        measured: Estimate,
-        why: string,
-        setting: string,
-      ): Row => {
-        const predicted = { value, modelError, neglects: why };
-        return { setting, quantity, predicted, measured, verdict: judge(measured, predicted) };
-      };
-      rows.push(
-        row("Tr W Σ̄x Wᵀ", predictedTrace, relative * predictedTrace, trP, neglects, `SGD, ${name}`),
-        row("Tr W Σ̄x Wᵀ / Tr Uᵀ Σ̄ε U", 1, relative, ratio, neglects, `SGD, ${name}`),
-        conservation(gd, spec.eta, h, `GD, ${name}`),
-      );
+      trial.row(...conservation(gd, spec.eta, h, `GD, ${name}`));
 
       const last = (data: Float64Array, r: number) => traceOf(data.subarray(spec.replicas * h * h), r, h);
-      const gdRatio = meanOf(each((r) => last(gd.series.values["P"]!, r) / last(gd.series.values["E"]!, r)));
+      const gdRatio = overReplicas(
+        gd,
+        (r) => last(gd.series.values["P"]!, r) / last(gd.series.values["E"]!, r),
+      );
       traces.SGD.push(ratio.value);
       traces.GD.push(gdRatio.value);
       traces.theory.push(1);
       if (i < sweep.length)
         spectra.push(...spectrumOf(engine, name, averages["spectrum"]!, spec.replicas, d, s));
     }
-    return {
-      rows,
-      figures: [
-        {
-          title: "Balance of the layers against the anisotropy of the input",
-          caption: "Tr W Σ̄x Wᵀ over Tr Uᵀ Σ̄ε U at the end of training; balance is 1. Σx = diag(φ, φ, 1, …).",
-          xLabel: "φ",
-          yLabel: "ratio of the two traces",
-          xScale: "log",
-          yScale: "log",
-          curves: (["SGD", "GD", "theory"] as const).map((label) => ({
-            label: label === "theory" ? "SGD" : label === "GD" ? "gradient descent" : "SGD",
-            predicted: label === "theory",
-            x: SWEEP,
-            y: traces[label].slice(0, SWEEP.length),
-          })),
-        },
-        {
-          title: "Spectrum at the equilibrium",
-          caption:
-            "Eigenvalues of Σ̄x^½ WᵀW Σ̄x^½, averaged over time and runs, beside the predicted singular values of Σ̄ε^½ V Σ̄x^½.",
-          xLabel: "eigenvalue number",
-          yLabel: "eigenvalue",
-          xScale: "linear",
-          yScale: "linear",
-          curves: spectra,
-        },
-      ],
-      runs,
-    };
+    trial.figure({
+      title: "Balance of the layers against the anisotropy of the input",
+      caption: "Tr W Σ̄x Wᵀ over Tr Uᵀ Σ̄ε U at the end of training; balance is 1. Σx = diag(φ, φ, 1, …).",
+      xLabel: "φ",
+      yLabel: "ratio of the two traces",
+      xScale: "log",
+      yScale: "log",
+      curves: (["SGD", "GD", "theory"] as const).map((label) => ({
+        label: label === "theory" ? "SGD" : label === "GD" ? "gradient descent" : "SGD",
+        predicted: label === "theory",
+        x: SWEEP,
+        y: traces[label].slice(0, SWEEP.length),
+      })),
+    });
+    trial.figure({
+      title: "Spectrum at the equilibrium",
+      caption:
+        "Eigenvalues of Σ̄x^½ WᵀW Σ̄x^½, averaged over time and runs, beside the predicted singular values of Σ̄ε^½ V Σ̄x^½.",
+      xLabel: "eigenvalue number",
+      yLabel: "eigenvalue",
+      xScale: "linear",
+      yScale: "linear",
+      curves: spectra,
+    });
+    return trial.findings;
   },
 };
 

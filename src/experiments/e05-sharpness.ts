@@ -1,11 +1,8 @@
 import { exp } from "../core/elementary.ts";
-import type { Run } from "../dynamics/result.ts";
 import { ops } from "../graph/ops.ts";
 import { momentMatched } from "../models/moment-matched.ts";
-import { meanOf } from "../stats/estimate.ts";
-import { judge } from "../stats/verdict.ts";
 import { initialTrace, type NamedInit } from "../symmetry/predictions/initialisation.ts";
-import type { Curve, Experiment, Row } from "./experiment.ts";
+import type { Curve, Experiment } from "./experiment.ts";
 import {
   balanceRate,
   conservation,
@@ -16,7 +13,7 @@ import {
   teacherSampler,
 } from "./linear-net.ts";
 import type { Parameter } from "./spec.ts";
-import { demandFinite } from "./trial.ts";
+import { at, meanCurve, overReplicas, Trial } from "./trial.ts";
 
 const parameters = {
   d: { value: 5, min: 2, max: 10, integer: true, what: "input and output dimension of the autoencoder" },
@@ -87,11 +84,10 @@ export const sharpness: Experiment = {
         sweep: false,
       })),
     ];
-    const rows: Row[] = [];
-    const runs: Record<string, Run> = {};
+    const trial = new Trial("E05", engine, seed, control, cases.length);
     const curves: Curve[] = [];
 
-    for (const [i, { name, init, teacher, sweep }] of cases.entries()) {
+    for (const { name, init, teacher, sweep } of cases) {
       const net = linearNet(d, h, d);
       const [U, W] = [net.leaf("U"), net.leaf("W")];
       const Sx = net.graph.constant(teacher.SigmaX.values, [d, d], "SigmaX");
@@ -103,30 +99,27 @@ export const sharpness: Experiment = {
       );
       const data = teacherSampler(engine, teacher);
       const fresh = engine.problem(net, data);
-      const theta = fresh.init(init.kind, { seed: `${seed}/E05/${name}/init`, replicas });
-      const common = {
-        theta,
-        eta: spec.eta,
-        replicas,
-        ...(control.signal ? { signal: control.signal } : {}),
-      };
+      const theta = fresh.init(init.kind, { seed: trial.seedOf(`${name}/init`), replicas });
+      const common = { theta, eta: spec.eta, replicas };
       // sigma^2 = eta / 2 at S = 1
       const rate = balanceRate(engine, teacher, spec.eta / 2);
       const steps = Math.ceil(spec.relaxations / (rate * spec.eta));
       const every = Math.max(1, Math.floor(steps / 100));
       const from = Math.floor(0.75 * steps) + 1;
-      const sgd = await fresh.simulate({
-        ...common,
-        scheme: "sgd",
-        batchSize: 1,
-        steps,
-        seed: `${seed}/E05/${name}`,
-        record: { every, values: { trace }, average: { from, every: 1 } },
-        onProgress: (p) => control.onProgress?.((i + 0.9 * (p.step / p.steps)) / cases.length, name),
-      });
+      const sgd = await trial.run(
+        `SGD, ${name}`,
+        fresh,
+        {
+          ...common,
+          scheme: "sgd",
+          batchSize: 1,
+          steps,
+          seed: trial.seedOf(name),
+          record: { every, values: { trace }, average: { from, every: 1 } },
+        },
+        sweep ? 0.9 : 1,
+      );
       fresh.dispose();
-      demandFinite("E05", `SGD, ${name}`, sgd);
-      runs[`SGD, ${name}`] = sgd;
 
       const predictedEnd = twoLayer.finalTrace(teacher);
       const fluctuation = (spec.eta * (traceX + dense.trace(teacher.SigmaEps))) / 2;
@@ -134,70 +127,52 @@ export const sharpness: Experiment = {
       // Tr is sqrt(q^2 + 4 p^2) in the charges q left over, of relative size 2 Tr_init / Tr_end at the start
       const left = (2 * startTrace * exp(-0.75 * spec.relaxations)) / predictedEnd;
       const relative = fluctuation + (left * left) / 8;
-      const method = `mean over ${replicas} runs`;
-      const ends = meanOf(sgd.averages!.values["trace"]!, method);
-      const add = (
-        setting: string,
-        quantity: string,
-        value: number,
-        modelError: number,
-        measured: typeof ends,
-        neglects: string,
-      ): void => {
-        const predicted = { value, modelError, neglects };
-        rows.push({ setting, quantity, predicted, measured, verdict: judge(measured, predicted) });
-      };
-      add(
-        `SGD, ${name}`,
-        "Tr ∇²L at the end",
-        predictedEnd,
-        relative * predictedEnd,
-        ends,
-        `fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2, and what is left of the start; not in it: ${TURNING}`,
+      const neglects = `fluctuations of the product U W, relative η (Tr Σx + Tr Σε) / 2, and what is left of the start; not in it: ${TURNING}`;
+      trial.row(
+        { setting: `SGD, ${name}`, quantity: "Tr ∇²L at the end" },
+        { value: predictedEnd, modelError: relative * predictedEnd, neglects },
+        overReplicas(sgd, (r) => sgd.averages!.values["trace"]![r]!),
       );
       const series = sgd.series.values["trace"]!;
       if (sweep) {
-        const predictedStart = startTrace;
-        add(
-          `start, ${name}`,
-          "E Tr ∇²L, 2 dy h (σW² + σU²) Tr Σx",
-          predictedStart,
-          0,
-          meanOf(series.slice(0, replicas), method),
-          "nothing: exact in the mean over initialisations",
+        trial.row(
+          { setting: `start, ${name}`, quantity: "E Tr ∇²L, 2 dy h (σW² + σU²) Tr Σx" },
+          { value: startTrace, modelError: 0, neglects: "nothing: exact in the mean over initialisations" },
+          overReplicas(sgd, (r) => at(sgd, series, 0, r)),
         );
         const population = engine.problem(net, momentMatched(data));
-        const gd = await population.simulate({
-          ...common,
-          scheme: "gd",
-          steps: spec.gdSteps,
-          record: { every: spec.gdSteps, loss: "full", values: { trace }, matrixCharges: { Q: ["U", "W"] } },
-        });
+        const gd = await trial.run(
+          `GD, ${name}`,
+          population,
+          {
+            ...common,
+            scheme: "gd",
+            steps: spec.gdSteps,
+            record: {
+              every: spec.gdSteps,
+              loss: "full",
+              values: { trace },
+              matrixCharges: { Q: ["U", "W"] },
+            },
+          },
+          0.1,
+        );
         population.dispose();
-        demandFinite("E05", `GD, ${name}`, gd);
-        runs[`GD, ${name}`] = gd;
-        rows.push(conservation(gd, spec.eta, h, `GD, ${name}`));
-        const { k } = sgd.series;
-        const mean = Array.from(k, (_, j) => meanOf(series.slice(j * replicas, (j + 1) * replicas)).value);
-        curves.push({ label: name, predicted: false, x: [...k], y: mean });
+        trial.row(...conservation(gd, spec.eta, h, `GD, ${name}`));
+        curves.push({ label: name, predicted: false, x: [...sgd.series.k], y: meanCurve(sgd, series) });
         curves.push({ label: name, predicted: true, x: [0, steps], y: [predictedEnd, predictedEnd] });
       }
     }
-    return {
-      rows,
-      figures: [
-        {
-          title: "Sharpness along SGD",
-          caption:
-            "Mean trace of the Hessian of the autoencoder over the runs of each initialisation; the dashed line is the prediction.",
-          xLabel: "step",
-          yLabel: "Tr ∇²L",
-          xScale: "linear",
-          yScale: "log",
-          curves,
-        },
-      ],
-      runs,
-    };
+    trial.figure({
+      title: "Sharpness along SGD",
+      caption:
+        "Mean trace of the Hessian of the autoencoder over the runs of each initialisation; the dashed line is the prediction.",
+      xLabel: "step",
+      yLabel: "Tr ∇²L",
+      xScale: "linear",
+      yScale: "log",
+      curves,
+    });
+    return trial.findings;
   },
 };

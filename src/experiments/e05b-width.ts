@@ -119,8 +119,7 @@ export const width: Experiment = {
       population.dispose();
       const start = predictions.initialTrace({ init: "lecun", dx: d, h, dy: d, traceSigmaX: traceX });
       rowsOf(trial, setting, sgd, { start, end, rate: spec.rate });
-      const kept = conservation(gd, eta, h, `gradient descent, ${setting}`);
-      trial.row({ setting: kept.setting, quantity: kept.quantity }, kept.predicted, kept.measured);
+      trial.row(...conservation(gd, eta, h, `gradient descent, ${setting}`));
       const series = sgd.series.values.trace!;
       const x = [...sgd.series.k];
       curves.push({ label: setting, predicted: false, x, y: meanCurve(sgd, series) });

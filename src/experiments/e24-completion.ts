@@ -204,8 +204,7 @@ export const completion: Experiment = {
     const TrQ0 = overReplicas(sgd, (r) => Math.abs(traceOf(sgd.series.matrixCharges.Q!, r, h))).value;
     const left = (TrQ0 * exp(-slowest * from)) / ((steps - from) * eta * eta * resting);
     rowsOf(trial, engine, sgd, { h, eta, from, left, rate: spec.rate, cells: rows * cols, rows, cols });
-    const kept = conservation(gd, gdEta, h, "gradient descent");
-    trial.row({ setting: kept.setting, quantity: kept.quantity }, kept.predicted, kept.measured);
+    trial.row(...conservation(gd, gdEta, h, "gradient descent"));
     figuresOf(trial, sgd, gd, h);
     return trial.findings;
   },

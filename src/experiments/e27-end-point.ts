@@ -318,11 +318,6 @@ async function descent(
     0,
   );
   population.dispose();
-  const { setting, quantity, predicted, measured } = conservation(
-    run,
-    spec.eta,
-    1,
-    "gradient descent from 0.9 θ",
-  );
-  trial.row({ setting, quantity }, predicted, exact(measured.value, 1));
+  const [about, predicted, measured] = conservation(run, spec.eta, 1, "gradient descent from 0.9 θ");
+  trial.row(about, predicted, exact(measured.value, 1));
 }

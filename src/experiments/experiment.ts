@@ -78,7 +78,7 @@ export interface Findings {
   readonly figures: readonly Figure[];
   readonly runs: Readonly<Record<string, Run>>;
   /** What does each of them again to the same bits, by the same names. */
-  readonly specs?: Readonly<Record<string, RunSpec>>;
+  readonly specs: Readonly<Record<string, RunSpec>>;
   /** Symmetries of its models, each at a theta of interest. */
   readonly symmetries?: readonly SymmetryTable[];
 }

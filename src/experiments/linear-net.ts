@@ -4,9 +4,9 @@ import { type Model, model } from "../graph/model.ts";
 import { ops } from "../graph/ops.ts";
 import { type Sampler, sampler } from "../graph/sampler.ts";
 import type { Matrix } from "../stats/dense.ts";
-import { meanOf } from "../stats/estimate.ts";
-import { judge } from "../stats/verdict.ts";
-import type { Row } from "./experiment.ts";
+import { type Estimate, meanOf } from "../stats/estimate.ts";
+import type { Prediction } from "../stats/verdict.ts";
+import type { About } from "./trial.ts";
 
 /** A teacher y = V x + eps with Gaussian x and eps of any covariances. */
 export interface Teacher {
@@ -103,8 +103,14 @@ export function traceOf(values: Float64Array, r: number, n: number): number {
  * Gradient descent moves C by  sum eta^2/2 gbar^T A gbar, at most eta/2 sum eta |gbar|^2, and descends
  * by at least half of that sum while eta lambda_max <= 1: so Tr Q = 2 C stays within
  * 2 eta (L(0) - L(end)). Needs a run that records matrixCharges Q and the full loss at both ends.
+ * Returns what a row of a trial takes.
  */
-export function conservation(gd: Run, eta: number, h: number, setting: string): Row {
+export function conservation(
+  gd: Run,
+  eta: number,
+  h: number,
+  setting: string,
+): [About, Prediction, Estimate] {
   const { replicas } = gd;
   const Q = gd.series.matrixCharges.Q!;
   const loss = gd.series.loss!;
@@ -117,12 +123,9 @@ export function conservation(gd: Run, eta: number, h: number, setting: string): 
   }
   const measured = meanOf(moved, `mean over ${replicas} runs`);
   const neglects = "what gradient descent moves at finite η, at most 2η (L(0) − L(end))";
-  const predicted = { value: 0, modelError: bound, neglects };
-  return {
-    setting,
-    quantity: "Tr Q(end) − Tr Q(0), Q = UᵀU − WWᵀ",
-    predicted,
+  return [
+    { setting, quantity: "Tr Q(end) − Tr Q(0), Q = UᵀU − WWᵀ" },
+    { value: 0, modelError: bound, neglects },
     measured,
-    verdict: judge(measured, predicted),
-  };
+  ];
 }

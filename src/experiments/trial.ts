@@ -74,7 +74,16 @@ export class Trial {
     this.#done += share;
     this.#runs[name] = run;
     // where a lost replica is part of the question, the experiment says so by onDiverge
-    if (options.onDiverge === undefined) demandFinite(this.#id, name, run);
+    if (run.status === "diverged" && options.onDiverge === undefined) {
+      const { replica, step } = run.diverged[0]!;
+      fail(
+        "nonfinite",
+        `${this.#id}: ${name}`,
+        "runs that stay finite",
+        `replica ${replica} lost at step ${step}`,
+        "Choose a smaller step size.",
+      );
+    }
     return run;
   }
 
@@ -150,17 +159,4 @@ export function meanCurve(run: Run, series: ArrayLike<number>, e = 0): number[] 
     for (let r = 0; r < run.replicas; r++) sum += at(run, series, i, r, e);
     return sum / run.replicas;
   });
-}
-
-/** Refuses a run that lost a replica: its averages say nothing. */
-export function demandFinite(id: string, name: string, run: Run): void {
-  if (run.status !== "diverged") return;
-  const { replica, step } = run.diverged[0]!;
-  fail(
-    "nonfinite",
-    `${id}: ${name}`,
-    "runs that stay finite",
-    `replica ${replica} lost at step ${step}`,
-    "Choose a smaller step size.",
-  );
 }

@@ -97,6 +97,7 @@ export function madeUp(): Result {
       },
     ],
     runs: {},
+    specs: {},
     elapsedMs: 1234,
   };
 }
