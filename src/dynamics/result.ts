@@ -2,7 +2,7 @@ import type { RealArray } from "../core/arena.ts";
 import { hashArrays, hashText } from "../core/hash.ts";
 import type { ProfileLine } from "./profile.ts";
 
-/** Values of one quantity: [record][replica][entry], flat. */
+/** Values of one quantity, flat. */
 export type SeriesData = Float64Array;
 
 /** A replica that stopped being finite. */
@@ -14,10 +14,9 @@ export interface Divergence {
   readonly lastLoss: number;
 }
 
-export interface RunSeries {
-  /** Step of each record. */
-  readonly k: Float64Array;
-  /** Time, the sum of dt over the updates so far (k eta at a constant eta), [record][replica]. */
+/** What is recorded; [replica][entry] of one record, or [record][replica][entry] of all of them. */
+interface Recorded {
+  /** Time, the sum of dt over the updates so far (k eta at a constant eta), one per replica. */
   readonly t: Float64Array;
   readonly loss?: SeriesData;
   readonly blockNorms: Readonly<Record<string, SeriesData>>;
@@ -27,21 +26,18 @@ export interface RunSeries {
   /** Q = U^T U - W W^T, row-major entries. */
   readonly matrixCharges: Readonly<Record<string, SeriesData>>;
   readonly work: Readonly<Record<string, SeriesData>>;
-  /** [record][replica][entry]. */
   readonly values: Readonly<Record<string, SeriesData>>;
 }
 
+/** Every quantity of a run as [record][replica][entry]. */
+export interface RunSeries extends Recorded {
+  /** Step of each record. */
+  readonly k: Float64Array;
+}
+
 /** One record of a run under way: every quantity as [replica][entry]. */
-export interface RunRecord {
+export interface RunRecord extends Recorded {
   readonly k: number;
-  readonly t: Float64Array;
-  readonly loss?: SeriesData;
-  readonly blockNorms: Readonly<Record<string, SeriesData>>;
-  readonly charges: Readonly<Record<string, SeriesData>>;
-  readonly modifiedCharges: Readonly<Record<string, SeriesData>>;
-  readonly matrixCharges: Readonly<Record<string, SeriesData>>;
-  readonly work: Readonly<Record<string, SeriesData>>;
-  readonly values: Readonly<Record<string, SeriesData>>;
 }
 
 /** Averages over time of what was recorded, [replica][entry]; see RecordOptions.average. */
@@ -98,10 +94,7 @@ export class Run {
   /** Averages over time, when asked for with record.average. */
   readonly averages: RunAverages | null;
   /** What probes of the host found, [record][replica][entry], at steps k; not part of the hash. */
-  readonly probes: {
-    readonly k: Float64Array;
-    readonly values: Readonly<Record<string, Float64Array>>;
-  } | null;
+  readonly probes: RunProbes | null;
   readonly settings: RunSettings;
   /** Where the time of a step goes, when asked for with `profile: true`. */
   readonly profile?: readonly ProfileLine[];

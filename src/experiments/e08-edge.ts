@@ -131,7 +131,7 @@ function productIdentity(trial: Trial, setting: string, run: Run, eta: number): 
       const [before, after] = [at(run, Q, k, r), at(run, Q, k + 1, r)];
       const norm = Math.sqrt(before * before + 4 * at(run, v, k, r) * at(run, v, k, r));
       // 2^-53 for each of some ten roundings of u, w, their squares and the step
-      const allowed = 16 * 1.1102230246251565e-16 * (1 + Math.abs(move)) * (1 + Math.abs(move)) * norm;
+      const allowed = 8 * Number.EPSILON * (1 + Math.abs(move)) * (1 + Math.abs(move)) * norm;
       count++;
       if (!(Math.abs(after - (1 - move * move) * before) <= allowed)) missed++;
     }

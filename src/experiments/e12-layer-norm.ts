@@ -1,8 +1,5 @@
-import { ops } from "../graph/ops.ts";
-import { sampler } from "../graph/sampler.ts";
 import { models } from "../models/ready.ts";
 import type { Experiment } from "./experiment.ts";
-import { normalMatrix } from "./linear-net.ts";
 import { measureNormalised, sharesOf } from "./normalised.ts";
 import type { Parameter } from "./spec.ts";
 import { Trial } from "./trial.ts";
@@ -63,35 +60,9 @@ export const layerNorm: Experiment = {
 
   async measure(engine, given, seed, control) {
     const spec = given as Spec;
-    const { dx, h, dy, replicas } = spec;
     const trial = new Trial("E12", engine, seed, control, sharesOf(2));
-    const V = normalMatrix(engine, dy, dx, trial.seedOf("teacher"));
-    const data = sampler({
-      noise: { x: { kind: "normal", shape: [dx] }, eps: { kind: "normal", shape: [dy] } },
-      constants: { V: { shape: [dy, dx], values: V.values.map((v) => spec.teacherSd * v) } },
-      outputs: ({ x, eps, V: map }) => ({ x, y: ops.add(ops.matmul(map, x), ops.scale(eps, spec.noiseSd)) }),
-    });
-    const problem = engine.problem(models.layerNormNet({ dx, h, dy }), data, {
-      samples: spec.N,
-      dataSeed: trial.seedOf("data"),
-    });
-    const std = { U: spec.stdU, W: spec.stdW };
-    const theta = problem.init("normal", { std, seed: trial.seedOf("start"), replicas });
-    const sizes =
-      h * spec.stdU * spec.stdU + dx * spec.teacherSd * spec.teacherSd + spec.noiseSd * spec.noiseSd;
-    const net = {
-      problem,
-      whole: problem,
-      S: spec.batch,
-      eta: spec.eta,
-      replicas,
-      theta,
-      byRow: false,
-      coupled: false,
-      loss: dy * sizes,
-    };
-    await measureNormalised(trial, net, { ...spec, gammas: [spec.gamma, 4 * spec.gamma] });
-    problem.dispose();
+    const model = models.layerNormNet({ dx: spec.dx, h: spec.h, dy: spec.dy });
+    await measureNormalised(trial, engine, spec, { model, byRow: false, coupled: false, more: 4 });
     return trial.findings;
   },
 };

@@ -2,7 +2,7 @@ import { ops } from "../graph/ops.ts";
 import { sampler } from "../graph/sampler.ts";
 import { models } from "../models/ready.ts";
 import type { Experiment } from "./experiment.ts";
-import { measureNormalised, sharesOf } from "./normalised.ts";
+import { growthAndRest, sharesOf } from "./normalised.ts";
 import type { Parameter } from "./spec.ts";
 import { Trial } from "./trial.ts";
 
@@ -107,7 +107,7 @@ export const selfSupervised: Experiment = {
       coupled: true,
       loss: 1 / spec.temperature,
     };
-    await measureNormalised(trial, net, { ...spec, gammas: [spec.gamma, 2 * spec.gamma] });
+    await growthAndRest(trial, net, { ...spec, gammas: [spec.gamma, 2 * spec.gamma] });
     problem.dispose();
     whole.dispose();
     return trial.findings;

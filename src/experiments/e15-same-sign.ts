@@ -47,7 +47,7 @@ type Spec = { [K in keyof typeof parameters]: number };
 /** Beyond this decay u and w are so near to each other that their difference is rounding. */
 const READABLE = 12;
 /** 2^-53. */
-const ROUNDING = 1.1102230246251565e-16;
+const ROUNDING = Number.EPSILON / 2;
 
 /** y = slope x + noise with Gaussian x: the data of E15. */
 function teacher({ slope, xSd, noiseSd }: Spec): Sampler {

@@ -43,7 +43,7 @@ const parameters = {
 type Spec = { [K in keyof typeof parameters]: number };
 
 const A = symmetry.rescaling("u", "w");
-const ROUNDING = 2.220446049250313e-16;
+const ROUNDING = Number.EPSILON;
 /** Parts of the largest zeta. */
 const PARTS = [0, 1e-4, 1e-3, 1e-2, 0.1, 1];
 

@@ -33,7 +33,7 @@ interface Point {
 }
 
 const A = symmetry.rescaling("u", "w");
-const ROUNDING = 2.220446049250313e-16;
+const ROUNDING = Number.EPSILON;
 
 /**
  * Integral of delta^2 dt along the gradient flow of (u w - 1)^2 to the minimum, delta = 2 (v - 1), v = u w. Q = u^2 - w^2 stays, and dv/dt =

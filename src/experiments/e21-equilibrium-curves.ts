@@ -36,7 +36,7 @@ const parameters = {
 
 type Spec = { [K in keyof typeof parameters]: number };
 
-const ROUNDING = 2.220446049250313e-16;
+const ROUNDING = Number.EPSILON;
 /** Points of a curve, to both sides of its middle; single steps of SGD are taken at every tenth. */
 const POINTS = 20;
 const REACH = 1;

@@ -29,7 +29,7 @@ const parameters = {
 type Spec = { [K in keyof typeof parameters]: number };
 
 const triangle = (n: number): number => (n * (n + 1)) / 2;
-const ROUNDING = 2.220446049250313e-16;
+const ROUNDING = Number.EPSILON;
 
 /** A model whose symmetries are counted, and how many there are. */
 interface Case {

@@ -75,7 +75,7 @@ type Spec = { [K in keyof typeof parameters]: number };
 /** What has had this many tau_2 counts as at rest. */
 const READY = 10;
 /** 2^-53. */
-const UNIT_ROUNDING = 1.1102230246251565e-16;
+const UNIT_ROUNDING = Number.EPSILON / 2;
 /** Longest run of SGD on a linear net; what is left of the start after fewer times is part of the model error. */
 const MOST_STEPS = 300_000;
 

@@ -54,7 +54,7 @@ const parameters = {
 type Spec = { [K in keyof typeof parameters]: number };
 
 /** Rounding of one operation, relative. */
-const ROUNDING = 2.220446049250313e-16;
+const ROUNDING = Number.EPSILON;
 /** Replicas and steps of the runs that are looked at step by step. */
 const WITNESSES = 8;
 const WATCHED = 1000;

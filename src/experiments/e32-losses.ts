@@ -61,7 +61,7 @@ type Spec = { [K in keyof typeof parameters]: number };
 
 /** Part of a run whose drift is compared. */
 const DRIFT = 0.2;
-const UNIT_ROUNDING = 1.1102230246251565e-16;
+const UNIT_ROUNDING = Number.EPSILON / 2;
 
 export const universality: Experiment = {
   id: "E32",

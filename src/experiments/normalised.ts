@@ -1,11 +1,15 @@
 import type { RealArray } from "../core/arena.ts";
 import type { Run } from "../dynamics/result.ts";
+import type { Engine } from "../engine.ts";
+import type { Model } from "../graph/model.ts";
 import { ops } from "../graph/ops.ts";
+import { sampler } from "../graph/sampler.ts";
 import type { Problem } from "../problem.ts";
 import { type Generator, symmetry } from "../symmetry/generator.ts";
 import { normEquilibrium } from "../symmetry/predictions/scale-invariant.ts";
 import type { Curve } from "./experiment.ts";
 import { type Angles, anglesOf, thetasAt } from "./frozen-steps.ts";
+import { normalMatrix } from "./linear-net.ts";
 import { alongPath, everyStep, type Flows, follow, type Path, relativeCurve } from "./norms.ts";
 import { meanCurve, overReplicas, type Trial } from "./trial.ts";
 
@@ -273,8 +277,64 @@ function restRow(trial: Trial, net: Normalised, run: Run, power: Flows, gamma: n
   return predicted.value;
 }
 
-/** All of it: growth without decay, and rest at two decays. */
+/** What the experiments on networks with a normalised layer are set by. */
+export interface NormalisedSpec {
+  readonly dx: number;
+  readonly h: number;
+  readonly dy: number;
+  readonly N: number;
+  readonly batch: number;
+  readonly eta: number;
+  readonly gamma: number;
+  readonly steps: number;
+  readonly gdSteps: number;
+  readonly times: number;
+  readonly replicas: number;
+  readonly stdW: number;
+  readonly stdU: number;
+  readonly teacherSd: number;
+  readonly noiseSd: number;
+}
+
+/** The whole experiment on data of a linear teacher: growth without decay, and rest at decays gamma and `more` times gamma. */
 export async function measureNormalised(
+  trial: Trial,
+  engine: Engine,
+  spec: NormalisedSpec,
+  kind: { model: Model; byRow: boolean; coupled: boolean; more: number },
+): Promise<void> {
+  const { dx, h, dy, replicas, stdU, stdW, teacherSd, noiseSd } = spec;
+  const V = normalMatrix(engine, dy, dx, trial.seedOf("teacher"));
+  const data = sampler({
+    noise: { x: { kind: "normal", shape: [dx] }, eps: { kind: "normal", shape: [dy] } },
+    constants: { V: { shape: [dy, dx], values: V.values.map((v) => teacherSd * v) } },
+    outputs: ({ x, eps, V: map }) => ({ x, y: ops.add(ops.matmul(map, x), ops.scale(eps, noiseSd)) }),
+  });
+  const problem = engine.problem(kind.model, data, { samples: spec.N, dataSeed: trial.seedOf("data") });
+  const theta = problem.init("normal", {
+    std: { U: stdU, W: stdW },
+    seed: trial.seedOf("start"),
+    replicas,
+  });
+  const loss = dy * (h * stdU * stdU + dx * teacherSd * teacherSd + noiseSd * noiseSd);
+  const { byRow, coupled } = kind;
+  const net = {
+    problem,
+    whole: problem,
+    S: spec.batch,
+    eta: spec.eta,
+    replicas,
+    theta,
+    byRow,
+    coupled,
+    loss,
+  };
+  await growthAndRest(trial, net, { ...spec, gammas: [spec.gamma, kind.more * spec.gamma] });
+  problem.dispose();
+}
+
+/** All of it: growth without decay, and rest at two decays. */
+export async function growthAndRest(
   trial: Trial,
   net: Normalised,
   plan: { steps: number; gdSteps: number; gammas: readonly number[]; times: number },
@@ -294,5 +354,5 @@ export async function measureNormalised(
   });
 }
 
-/** Shares of `measureNormalised` in the work of a trial. */
+/** Shares of `growthAndRest` in the work of a trial. */
 export const sharesOf = (gammas: number): number => 6 + 5 * gammas;

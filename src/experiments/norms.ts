@@ -7,7 +7,7 @@ import type { Curve } from "./experiment.ts";
 import { at, overReplicas, type Trial } from "./trial.ts";
 
 /** 2^-53, the largest relative error of a rounding to f64. */
-const ROUNDING = 1.1102230246251565e-16;
+const ROUNDING = Number.EPSILON / 2;
 /** Roundings of one entry of a gradient and of its step: the ops of a layer, its derivative and the update. */
 const ROUNDINGS_PER_ENTRY = 32;
 

@@ -64,5 +64,5 @@ export function decayOf(run: Run, record: number, r: number): number {
  */
 export function roundingOfDecay(steps: number, u: number, w: number): number {
   const [u2, w2] = [u * u, w * w];
-  return (8 * (steps + 8) * 2.220446049250313e-16 * (u2 + w2)) / Math.abs(u2 - w2);
+  return (8 * (steps + 8) * Number.EPSILON * (u2 + w2)) / Math.abs(u2 - w2);
 }

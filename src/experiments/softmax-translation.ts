@@ -6,7 +6,7 @@ import { exact } from "../stats/estimate.ts";
 import { symmetry } from "../symmetry/generator.ts";
 import { at, overReplicas, type Trial } from "./trial.ts";
 
-const ROUNDING = 2.220446049250313e-16;
+const ROUNDING = Number.EPSILON;
 
 /** SGD on a softmax layer with random labels. */
 export interface SoftmaxRun {

@@ -11,7 +11,7 @@ export interface Matrix {
 }
 
 /** 2^-52, the spacing of f64 at 1. */
-const EPS = 2.220446049250313e-16;
+const EPS = Number.EPSILON;
 /** How far A and A^T may differ, beside the largest entry of A. */
 const SYMMETRY = 1e-10;
 /** Far more than matrices need: 25 sweeps is the most that has been seen. */

@@ -19,7 +19,7 @@ export interface Control {
 }
 
 /** 2^-52, the spacing of f64 at 1. */
-export const EPS = 2.220446049250313e-16;
+export const EPS = Number.EPSILON;
 /** What counts as rounding in a unit vector of n entries is this times sqrt(n) 2^-52. */
 const ROUNDINGS = 64;
 
