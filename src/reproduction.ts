@@ -2,24 +2,18 @@
 import { Worker } from "node:worker_threads";
 import { createEngine } from "./create.ts";
 import { NoetherflowError } from "./errors.ts";
-import { type Experiment, experiments, type Result, runExperiment } from "./experiments/experiment.ts";
+import { experiments, type Result, runExperiment } from "./experiments/experiment.ts";
+import { readSpec } from "./experiments/spec.ts";
 import { type ErrorWire, packRun, type RunWire, unpackError, unpackRun } from "./parallel/wire.ts";
 import { SymmetrySummary } from "./symmetry/summary.ts";
 
 export interface ReproduceOptions {
-  readonly seed: string;
   /** Threads; 1 uses none. */
   readonly workers: number;
   /** Their program, reproduce-worker.js. */
   readonly thread: URL;
-  /** Settings for a first look instead of the defaults. */
-  readonly quick?: boolean;
-  /** Settings over the defaults, for every experiment that has them. */
-  readonly settings?: Readonly<Record<string, number>>;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: ReproduceProgress) => void;
-  /** Told of each result as it comes. */
-  readonly onResult?: (result: Result) => void | Promise<void>;
 }
 
 export interface ReproduceProgress {
@@ -32,10 +26,11 @@ export interface ReproduceProgress {
   readonly remainingMs: number;
 }
 
-/** One experiment to do. */
+/** One execution of an experiment. */
 export interface Job {
   readonly id: string;
   readonly seed: string;
+  /** Over the defaults. */
   readonly settings: Readonly<Record<string, number>>;
 }
 
@@ -87,43 +82,36 @@ function unpackResult({ runs, symmetries, ...rest }: ResultWire): Result {
 }
 
 /**
- * Runs experiments and returns their results in the order asked for; the numbers do not depend on the number of threads.
+ * Does experiments and returns their results in the order asked for; the numbers do not depend on the number of threads.
  *
- * @param ids of experiments in the table
- * @throws the signal's reason after an abort; what an experiment threw, which stops the others
+ * @param jobs of experiments in the table
+ * @throws NoetherflowError "name" or "range" for settings that an experiment does not have, before any work; the signal's reason
+ *         after an abort; what an experiment threw, which stops the others
  */
-export async function reproduce(ids: readonly string[], options: ReproduceOptions): Promise<Result[]> {
-  const jobs = ids.map((id): Job => jobOf(experiments.get(id)!, options));
+export async function reproduce(jobs: readonly Job[], options: ReproduceOptions): Promise<Result[]> {
+  for (const { id, settings } of jobs) readSpec(id, experiments.get(id)!.parameters, settings);
   const meter = new Meter(jobs, options.onProgress);
-  const results = new Map<string, Result>();
-  const finish = async (result: Result) => {
-    results.set(result.id, result);
-    meter.done(result.id);
-    await options.onResult?.(result);
+  const results: Result[] = new Array(jobs.length);
+  const finish = (index: number, result: Result) => {
+    results[index] = result;
+    meter.done(index);
   };
   if (options.workers <= 1 || jobs.length <= 1) await inThisThread(jobs, options, meter, finish);
   else await inThreads(jobs, options, meter, finish);
-  return ids.map((id) => results.get(id)!);
+  return results;
 }
 
-function jobOf(experiment: Experiment, { seed, quick, settings = {} }: ReproduceOptions): Job {
-  const own = Object.fromEntries(
-    Object.entries(settings).filter(([name]) => Object.hasOwn(experiment.parameters, name)),
-  );
-  return { id: experiment.id, seed, settings: { ...(quick ? experiment.quick : {}), ...own } };
-}
-
-type Finish = (result: Result) => Promise<void>;
+type Finish = (index: number, result: Result) => void;
 
 async function inThisThread(jobs: readonly Job[], options: ReproduceOptions, meter: Meter, finish: Finish) {
   const engine = await createEngine();
   try {
-    for (const { id, seed, settings } of jobs) {
+    for (const [index, { id, seed, settings }] of jobs.entries()) {
       const result = await runExperiment(experiments.get(id)!, engine, settings, seed, {
         ...(options.signal === undefined ? {} : { signal: options.signal }),
-        onProgress: (fraction, what) => meter.report(id, fraction, what),
+        onProgress: (fraction, what) => meter.report(index, fraction, what),
       });
-      await finish(result);
+      finish(index, result);
     }
   } finally {
     engine.dispose();
@@ -134,7 +122,7 @@ async function inThreads(jobs: readonly Job[], options: ReproduceOptions, meter:
   const { signal } = options;
   signal?.throwIfAborted();
   // the longest first, so that no thread is left with it at the end
-  const queue = [...jobs].sort((a, b) => secondsOf(b.id) - secondsOf(a.id));
+  const queue = [...jobs.entries()].sort(([, a], [, b]) => secondsOf(b.id) - secondsOf(a.id));
   const threads = Array.from(
     { length: Math.min(options.workers, jobs.length) },
     () => new Worker(options.thread),
@@ -147,9 +135,9 @@ async function inThreads(jobs: readonly Job[], options: ReproduceOptions, meter:
   const onAbort = () => give!(signal!.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
   const work = async (thread: Worker) => {
-    for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
-      const { id } = job;
-      await finish(await ask(thread, job, (fraction, what) => meter.report(id, fraction, what)));
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      const [index, job] = next;
+      finish(index, await ask(thread, job, (fraction, what) => meter.report(index, fraction, what)));
     }
   };
   try {
@@ -205,29 +193,30 @@ class Meter {
   readonly #began = performance.now();
   readonly #jobs: readonly Job[];
   readonly #onProgress: ReproduceOptions["onProgress"];
-  readonly #fractions = new Map<string, number>();
-  readonly #under = new Map<string, string>();
+  /** By the index of a job. */
+  readonly #fractions = new Map<number, number>();
+  readonly #under = new Map<number, string>();
 
   constructor(jobs: readonly Job[], onProgress: ReproduceOptions["onProgress"]) {
     this.#jobs = jobs;
     this.#onProgress = onProgress;
   }
 
-  report(id: string, fraction: number, what: string): void {
-    this.#fractions.set(id, Math.max(this.#fractions.get(id) ?? 0, fraction));
-    this.#under.set(id, `${id}  ${what}`);
+  report(index: number, fraction: number, what: string): void {
+    this.#fractions.set(index, Math.max(this.#fractions.get(index) ?? 0, fraction));
+    this.#under.set(index, `${this.#jobs[index]!.id}  ${what}`);
     this.#tell();
   }
 
-  done(id: string): void {
-    this.#fractions.set(id, 1);
-    this.#under.delete(id);
+  done(index: number): void {
+    this.#fractions.set(index, 1);
+    this.#under.delete(index);
     this.#tell();
   }
 
   #tell(): void {
     const all = this.#jobs.reduce((n, j) => n + secondsOf(j.id), 0);
-    const done = this.#jobs.reduce((n, j) => n + secondsOf(j.id) * (this.#fractions.get(j.id) ?? 0), 0);
+    const done = this.#jobs.reduce((n, j, i) => n + secondsOf(j.id) * (this.#fractions.get(i) ?? 0), 0);
     const fraction = done / all;
     const elapsedMs = performance.now() - this.#began;
     this.#onProgress?.({

@@ -5,7 +5,8 @@ import type { Engine } from "../engine.ts";
 import { model } from "../graph/model.ts";
 import { ops } from "../graph/ops.ts";
 import { count } from "./options.ts";
-import { type Output, table } from "./output.ts";
+import { table } from "./output.ts";
+import type { Start } from "./program.ts";
 
 interface Job {
   readonly name: string;
@@ -62,20 +63,21 @@ function jobsOn(engine: Engine): Job[] {
   ];
 }
 
-export function addBenchCommand(program: Command, start: (json: boolean) => { output: Output }): void {
+export function addBenchCommand(program: Command, start: Start): void {
   program
     .command("bench")
     .description("steps per second of a few runs on this machine")
     .option("--rounds <n>", "samples of each, of which the median counts", count, 5)
     .option("--json", "as data")
     .action(async ({ rounds, json }: { rounds: number; json?: boolean }) => {
-      const { output } = start(json ?? false);
+      const { output, signal } = start(json ?? false);
       const engine = await createEngine();
       const jobs = jobsOn(engine);
       const found = [];
       for (const [i, { name, samples, replicas, run }] of jobs.entries()) {
         let steps = 64;
         const time = async () => {
+          signal.throwIfAborted();
           const began = performance.now();
           await run(steps);
           return performance.now() - began;

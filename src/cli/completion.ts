@@ -1,5 +1,6 @@
 /** Shell completion: a script that knows every command and option of the program. */
 import { Argument, type Command } from "commander";
+import type { Start } from "./program.ts";
 
 const SHELLS = ["bash", "zsh", "fish"] as const;
 
@@ -43,13 +44,15 @@ function fish(program: Command): string {
     .join("\n")}\n`;
 }
 
-export function addCompletionCommand(program: Command): void {
+export function addCompletionCommand(program: Command, start: Start): void {
   program
     .command("completion")
     .description('print a completion script: eval "$(noetherflow completion bash)"')
-    .addArgument(new Argument("<shell>").choices(SHELLS))
+    .addArgument(new Argument("<shell>", "which").choices(SHELLS))
     .action((shell: (typeof SHELLS)[number]) => {
       const text = shell === "fish" ? fish(program) : bash(program);
-      process.stdout.write(shell === "zsh" ? `autoload -U +X bashcompinit && bashcompinit\n${text}` : text);
+      start(false).output.print(
+        shell === "zsh" ? `autoload -U +X bashcompinit && bashcompinit\n${text}` : text,
+      );
     });
 }

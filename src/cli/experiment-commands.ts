@@ -13,12 +13,11 @@ import { figureFiles } from "../report/files.ts";
 import { whyNoPNG } from "../report/png.ts";
 import { type Provenance, reportHTML, reportJSON, reportTable } from "../report/report.ts";
 import { named } from "../report/section.ts";
-import { reproduce } from "../reproduction.ts";
+import { type Job, reproduce } from "../reproduction.ts";
 import { VERSION } from "../version.ts";
 import { count, pairs } from "./options.ts";
 import { EXIT, type Output, table } from "./output.ts";
-
-type Start = (json: boolean) => { output: Output; signal: AbortSignal };
+import type { Start, Started } from "./program.ts";
 
 interface ReproduceFlags {
   readonly only?: string;
@@ -47,8 +46,7 @@ function experimentOf(id: string): Experiment {
   );
 }
 
-/** @param thread the program of a worker thread */
-export function addExperimentCommands(program: Command, start: Start, thread: URL): void {
+export function addExperimentCommands(program: Command, start: Start): void {
   program
     .command("list")
     .description("the experiments, a line each")
@@ -62,7 +60,8 @@ export function addExperimentCommands(program: Command, start: Start, thread: UR
     });
 
   program
-    .command("show <id>")
+    .command("show")
+    .argument("<id>", "E01, E02, ...; list tells them")
     .description("what an experiment asks, predicts and lets you set")
     .option("--json", "as data")
     .action((id: string, flags: { json?: boolean }) => {
@@ -93,35 +92,31 @@ export function addExperimentCommands(program: Command, start: Start, thread: UR
     });
 
   program
-    .command("run <id>")
+    .command("run")
+    .argument("<id>", "E01, E02, ...; list tells them")
     .description("one experiment, with settings of your own")
-    .option("--set <key=value>", "a setting; repeatable (show <id> lists them)", pairs)
+    .option(
+      "--set <key=value>",
+      "a setting; repeatable; show <id> tells ranges and units (default: those of show)",
+      pairs,
+    )
     .option("--seed <text>", "seed of every random number", "noetherflow")
-    .option("--seeds <n>", "repeat with so many seeds: <seed>, <seed>/1, ...", count, 1)
+    .option("--seeds <n>", "repeat with n seeds: <seed>, <seed>/1, ...", count, 1)
     .option("--out <folder>", "write report, figures and records there (default: only print)")
-    .option("--workers <n>", "threads, for several seeds", count, CORES)
+    .option("--workers <n>", "threads for several seeds; the numbers do not depend on it", count, CORES)
     .option("--quick", "small settings: a first look")
     .option("--no-records", "do not write the runs themselves")
     .option("--json", "the result as data; progress as JSON lines")
     .action(async (id: string, flags: RunFlags) => {
-      const { output, signal } = start(flags.json ?? false);
+      const started = start(flags.json ?? false);
       const experiment = experimentOf(id);
-      const results: Result[] = [];
-      for (let i = 0; i < flags.seeds; i++) {
-        const seed = i === 0 ? flags.seed : `${flags.seed}/${i}`;
-        const [result] = await reproduce([experiment.id], {
-          seed,
-          workers: 1,
-          thread,
-          quick: flags.quick ?? false,
-          settings: flags.set ?? {},
-          signal,
-          onProgress: ({ fraction, under, remainingMs }) =>
-            output.progress({ fraction: (i + fraction) / flags.seeds, what: under.join("; "), remainingMs }),
-        });
-        results.push(result!);
-      }
-      await finish(results, { ...flags, seed: flags.seed }, output, `noetherflow run ${id}`);
+      const settings = { ...(flags.quick ? experiment.quick : {}), ...flags.set };
+      const jobs = Array.from({ length: flags.seeds }, (_, i) => ({
+        id: experiment.id,
+        seed: i === 0 ? flags.seed : `${flags.seed}/${i}`,
+        settings,
+      }));
+      await perform(started, jobs, flags, `noetherflow run ${experiment.id}`);
     });
 
   program
@@ -135,22 +130,30 @@ export function addExperimentCommands(program: Command, start: Start, thread: UR
     .option("--no-records", "do not write the runs themselves")
     .option("--json", "print the report's data instead of the table; progress as JSON lines")
     .action(async (flags: ReproduceFlags) => {
-      const { output, signal } = start(flags.json ?? false);
-      const ids =
-        flags.only === undefined
-          ? [...experiments.keys()]
-          : flags.only.split(",").map((id) => experimentOf(id.trim()).id);
-      const results = await reproduce(ids, {
-        seed: flags.seed,
-        workers: flags.workers,
-        thread,
-        quick: flags.quick ?? false,
-        signal,
-        onProgress: ({ fraction, under, remainingMs }) =>
-          output.progress({ fraction, what: under.join("; "), remainingMs }),
-      });
-      await finish(results, flags, output, "noetherflow reproduce", flags.quick ?? false);
+      const started = start(flags.json ?? false);
+      const ids = flags.only?.split(",").map((id) => id.trim()) ?? [...experiments.keys()];
+      const jobs = [...new Set(ids.map(experimentOf))].map(
+        ({ id, quick }): Job => ({ id, seed: flags.seed, settings: flags.quick ? (quick ?? {}) : {} }),
+      );
+      await perform(started, jobs, flags, "noetherflow reproduce");
     });
+}
+
+/** Does the jobs, writes what is asked for, and says how it went. */
+async function perform(
+  { output, signal, host }: Started,
+  jobs: readonly Job[],
+  flags: ReproduceFlags | RunFlags,
+  command: string,
+): Promise<void> {
+  const results = await reproduce(jobs, {
+    workers: flags.workers,
+    thread: host.thread,
+    signal,
+    onProgress: ({ fraction, under, remainingMs }) =>
+      output.progress({ fraction, what: under.join("; "), remainingMs }),
+  });
+  await finish(results, flags, output, command, flags.quick ?? false);
 }
 
 /** Writes what is asked for, and says how it went. */
@@ -159,7 +162,7 @@ async function finish(
   flags: { readonly out?: string; readonly seed: string; readonly records: boolean; readonly json?: boolean },
   output: Output,
   command: string,
-  quick = false,
+  quick: boolean,
 ): Promise<void> {
   const engine = await createEngine();
   const provenance: Provenance = {
@@ -194,7 +197,7 @@ async function finish(
     if (flags.out !== undefined) lines.push(`Report: ${join(resolve(flags.out), "report.html")}`);
     output.print(lines.join("\n"));
   }
-  if (agreeing < rows.length) process.exitCode = EXIT.disagrees;
+  if (agreeing < rows.length) output.exitCode = EXIT.disagrees;
 }
 
 /** report.html, report.json, and per experiment its figures and the records of its runs. */

@@ -1,17 +1,19 @@
 /** Files that people bring: models, data, parameters, generators. */
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { extname, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { csvParseRows } from "d3-dsv";
 import type { ThetaLike } from "../dynamics/theta.ts";
-import { checkObject, fail, show } from "../errors.ts";
+import { checkInteger, checkObject, fail, NoetherflowError, nearest, show } from "../errors.ts";
 import { Model, parseModel } from "../graph/model.ts";
 import { isRecord } from "../graph/parse.ts";
 import { parseSampler, Sampler } from "../graph/sampler.ts";
 import { MomentMatched } from "../models/moment-matched.ts";
 import type { Data } from "../models/samples.ts";
 import { decodeNpy, decodeNpz, type NpyArray } from "../records/npy.ts";
+import { readRun } from "../records/record.ts";
 import { Generator, generator } from "../symmetry/generator.ts";
+import { oneLine } from "./output.ts";
 import { decodeSafetensors } from "./safetensors.ts";
 
 /** A model with what its file may bring along. */
@@ -38,6 +40,30 @@ async function bytesOf(path: string): Promise<Buffer> {
   }
 }
 
+const isFolder = (path: string): Promise<boolean> =>
+  stat(path).then(
+    (at) => at.isDirectory(),
+    () => false,
+  );
+
+/** Throws what was refused with the file in front of the place, for `catch`. */
+export const naming =
+  (path: string) =>
+  (error: unknown): never => {
+    if (!(error instanceof NoetherflowError) || error.where.startsWith(path)) throw error;
+    const { code, where, expected, got, hint } = error;
+    throw new NoetherflowError(code, `${path}: ${where}`, { expected, got, hint });
+  };
+
+/** What `read` gives; what it refuses names the file, too. */
+export function inFile<T>(path: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    return naming(path)(error);
+  }
+}
+
 function json(path: string, text: string): unknown {
   try {
     return JSON.parse(text);
@@ -49,15 +75,18 @@ function json(path: string, text: string): unknown {
 /**
  * A model file (.json, safe for files from strangers), or a program that exports `model` or a default (.js, .mjs, .ts: it is
  * executed), and with it `data`, `theta` and `generators` if it likes.
+ *
+ * @param library what such a program means by "noetherflow" where that is not installed beside it
  */
-export async function loadModel(path: string): Promise<LoadedModel> {
+export async function loadModel(path: string, library: URL): Promise<LoadedModel> {
   const kind = extname(path).toLowerCase();
   if (!CODE.includes(kind)) {
     if (kind !== ".json")
       fail("name", path, `a model is a file of .json, ${CODE.join(", ")}`, kind || "no ending");
-    return { model: parseModel(json(path, (await bytesOf(path)).toString("utf8"))), generators: {} };
+    const given = json(path, (await bytesOf(path)).toString("utf8"));
+    return { model: inFile(path, () => parseModel(given)), generators: {} };
   }
-  const exports = await execute(path);
+  const exports = await execute(path, library);
   const inner =
     isRecord(exports["default"]) && !(exports["default"] instanceof Model) ? exports["default"] : {};
   const of = (name: string): unknown => exports[name] ?? (inner as Record<string, unknown>)[name];
@@ -69,12 +98,12 @@ export async function loadModel(path: string): Promise<LoadedModel> {
       "an export named model, or a default export",
       Object.keys(exports).join(", ") || "none",
     );
-  const model = isModel(given) ? parseModel(given.toJSON()) : parseModel(given);
+  const model = inFile(path, () => parseModel(isModel(given) ? given.toJSON() : given));
   const data = of("data");
   const theta = of("theta");
   return {
     model,
-    ...(data === undefined ? {} : { data: readData(data) }),
+    ...(data === undefined ? {} : { data: inFile(path, () => readData(data)) }),
     ...(theta === undefined ? {} : { theta: theta as ThetaLike }),
     generators: readGenerators(`${path}: generators`, of("generators") ?? {}),
   };
@@ -84,12 +113,25 @@ export async function loadModel(path: string): Promise<LoadedModel> {
 const isModel = (value: unknown): value is { toJSON(): unknown } =>
   value instanceof Model || (isRecord(value) && typeof value["toJSON"] === "function");
 
-async function execute(path: string): Promise<Record<string, unknown>> {
+/** Runs a program and gives what it exports; "noetherflow" is this package where none is installed beside the file. */
+async function execute(path: string, library: URL): Promise<Record<string, unknown>> {
   await bytesOf(path);
   const url = pathToFileURL(resolve(path)).href;
-  if (!path.endsWith("ts")) return (await import(url)) as Record<string, unknown>;
-  const { createJiti } = await import("jiti");
-  return (await createJiti(import.meta.url).import(url)) as Record<string, unknown>;
+  try {
+    if (!path.endsWith("ts")) {
+      try {
+        return (await import(url)) as Record<string, unknown>;
+      } catch (error) {
+        if (!/Cannot find package 'noetherflow'/.test((error as Error).message)) throw error;
+      }
+    }
+    const { createJiti } = await import("jiti");
+    const jiti = createJiti(import.meta.url, { alias: { noetherflow: fileURLToPath(library) } });
+    return (await jiti.import(url)) as Record<string, unknown>;
+  } catch (error) {
+    if (error instanceof NoetherflowError) throw error;
+    return fail("unsupported", path, "a program that runs", oneLine(String(error)));
+  }
 }
 
 function readData(data: unknown): Data {
@@ -103,15 +145,14 @@ function readData(data: unknown): Data {
 /** Generators by name, as such or as their data. */
 export function readGenerators(where: string, given: unknown): Record<string, Generator> {
   const named = checkObject(where, "generators by name", given);
+  const read = (A: unknown): Generator =>
+    A instanceof Generator
+      ? A
+      : generator(
+          isRecord(A) && typeof A["toJSON"] === "function" ? (A as { toJSON(): unknown }).toJSON() : A,
+        );
   return Object.fromEntries(
-    Object.entries(named).map(([name, A]) => [
-      name,
-      A instanceof Generator
-        ? A
-        : generator(
-            isRecord(A) && typeof A["toJSON"] === "function" ? (A as { toJSON(): unknown }).toJSON() : A,
-          ),
-    ]),
+    Object.entries(named).map(([name, A]) => [name, inFile(`${where}: ${name}`, () => read(A))]),
   );
 }
 
@@ -119,18 +160,26 @@ export function readGenerators(where: string, given: unknown): Record<string, Ge
  * Data: a sampler file or arrays by input name (.json), columns named after the inputs (.csv, .parquet: `y`, or `x[0]`, `x0`, `x_0`
  * for inputs of several entries), arrays by input name (.npz), or one array (.npy) for a model of one input.
  */
-export async function loadData(path: string, model: Model): Promise<Data> {
+export async function loadData(
+  path: string,
+  model: Model,
+  columns: Readonly<Record<string, readonly string[]>> = {},
+): Promise<Data> {
+  const kind = extname(path).toLowerCase();
+  if (Object.keys(columns).length > 0 && kind !== ".csv" && kind !== ".parquet")
+    fail("unsupported", "--columns", "data of .csv or .parquet", path);
   const bytes = await bytesOf(path);
-  switch (extname(path).toLowerCase()) {
+  switch (kind) {
     case ".json": {
       const given = json(path, bytes.toString("utf8"));
-      if (isRecord(given) && given["schema"] === "noetherflow-sampler/1") return parseSampler(given);
+      if (isRecord(given) && (typeof given["schema"] === "string" || isRecord(given["outputs"])))
+        return inFile(path, () => parseSampler(given));
       return checkObject(path, "arrays by input name, or a sampler file", given) as Data;
     }
     case ".csv":
-      return columnsOf(path, model, csvTable(path, bytes.toString("utf8")));
+      return columnsOf(path, model, csvTable(path, bytes.toString("utf8")), columns);
     case ".parquet":
-      return columnsOf(path, model, await parquetTable(path, bytes));
+      return columnsOf(path, model, await parquetTable(path, bytes), columns);
     case ".npz":
       return mapArrays(decodeNpz(bytes, path));
     case ".npy": {
@@ -144,17 +193,18 @@ export async function loadData(path: string, model: Model): Promise<Data> {
       return { [model.inputs[0]!.name]: Float64Array.from(decodeNpy(bytes, path).values) };
     }
     default:
-      return fail(
-        "name",
-        path,
-        "data is a file of .json, .csv, .parquet, .npz, .npy",
-        extname(path) || "no ending",
-      );
+      return fail("name", path, "data is a file of .json, .csv, .parquet, .npz, .npy", kind || "no ending");
   }
 }
 
-/** Parameters: arrays by block (.npz, .safetensors, .json), or one flat array (.npy, .json). */
-export async function loadTheta(path: string): Promise<ThetaLike> {
+/** Parameters: arrays by block (.npz, .safetensors, .json), one flat array (.npy, .json), or where a recorded run ended. */
+export async function loadTheta(path: string, replica: number): Promise<ThetaLike> {
+  if (await isFolder(path)) {
+    const { run } = await readRun(path);
+    if (run === null) return fail("unsupported", path, "a run that is finished", "an unfinished one");
+    checkInteger("--replica", "a replica of that run", replica, 0, run.replicas - 1);
+    return run.theta.slice(replica * run.P, (replica + 1) * run.P);
+  }
   const bytes = await bytesOf(path);
   switch (extname(path).toLowerCase()) {
     case ".json":
@@ -196,30 +246,25 @@ interface Table {
   at(row: number, column: number): number;
 }
 
+/** Cells are read as numbers where they are asked for: a column of words is no harm. */
 function csvTable(path: string, text: string): Table {
-  const [names = [], ...lines] = csvParseRows(text.replace(/^\uFEFF/, "")).filter((row) =>
-    row.some((cell) => cell.trim() !== ""),
-  );
-  const values = new Float64Array(lines.length * names.length);
-  for (const [i, line] of lines.entries()) {
-    if (line.length !== names.length)
-      fail(
-        "shape",
-        `${path}: line ${i + 2}`,
-        `${names.length} cells, as in the first line`,
-        `${line.length}`,
-      );
-    for (const [j, cell] of line.entries()) {
-      const value = cell.trim() === "" ? Number.NaN : Number(cell);
-      if (!Number.isFinite(value))
-        fail("nonfinite", `${path}: line ${i + 2}, column ${show(names[j])}`, "a finite number", show(cell));
-      values[i * names.length + j] = value;
-    }
-  }
+  const [head, ...rows] = csvParseRows(text.replace(/^\uFEFF/, ""))
+    .map((cells, i) => ({ cells: cells.map((cell) => cell.trim()), line: i + 1 }))
+    .filter(({ cells }) => cells.some((cell) => cell !== ""));
+  const names = head?.cells ?? [];
+  for (const { cells, line } of rows)
+    if (cells.length !== names.length)
+      fail("shape", `${path}: line ${line}`, `${names.length} cells, as in the first`, `${cells.length}`);
   return {
-    names: names.map((n) => n.trim()),
-    rows: lines.length,
-    at: (i, j) => values[i * names.length + j]!,
+    names,
+    rows: rows.length,
+    at: (i, j) => {
+      const { cells, line } = rows[i]!;
+      const value = cells[j] === "" ? Number.NaN : Number(cells[j]);
+      if (Number.isFinite(value)) return value;
+      const where = `${path}: line ${line}, column ${show(names[j])}`;
+      return fail("nonfinite", where, "a finite number", show(cells[j]));
+    },
   };
 }
 
@@ -251,24 +296,47 @@ async function parquetTable(path: string, bytes: Buffer): Promise<Table> {
 }
 
 /** The inputs of a model from the columns of a table. */
-function columnsOf(path: string, model: Model, table: Table): Record<string, Float64Array> {
+function columnsOf(
+  path: string,
+  model: Model,
+  table: Table,
+  chosen: Readonly<Record<string, readonly string[]>>,
+): Record<string, Float64Array> {
   if (table.rows === 0) fail("shape", path, "a line of names and at least one of numbers", "no numbers");
+  const inputs = model.inputs.map((input) => input.name);
+  for (const name of Object.keys(chosen))
+    if (!inputs.includes(name))
+      fail(
+        "name",
+        "--columns",
+        `an input of the model: ${inputs.join(", ")}`,
+        show(name),
+        nearest(name, inputs),
+      );
   const out: Record<string, Float64Array> = {};
   for (const { name, size } of model.inputs) {
-    const spellings = (e: number) =>
-      size === 1
-        ? [name, `${name}[0]`, `${name}0`, `${name}_0`]
-        : [`${name}[${e}]`, `${name}${e}`, `${name}_${e}`];
+    const given = Object.hasOwn(chosen, name) ? chosen[name]! : null;
+    if (given !== null && given.length !== size)
+      fail("shape", `--columns ${name}`, `${size} column${size === 1 ? "" : "s"}`, `${given.length}`);
+    const spellings = (e: number): readonly string[] =>
+      given !== null
+        ? [given[e]!]
+        : size === 1
+          ? [name, `${name}[0]`, `${name}0`, `${name}_0`]
+          : [`${name}[${e}]`, `${name}${e}`, `${name}_${e}`];
     const columns = Array.from({ length: size }, (_, e) => {
-      const at = table.names.findIndex((n) => spellings(e).includes(n));
-      return at >= 0
-        ? at
-        : fail(
-            "name",
-            path,
-            `a column ${spellings(e).map(show).join(" or ")} for input ${name}`,
-            `columns ${table.names.slice(0, 12).join(", ")}`,
-          );
+      const [at, again] = table.names.flatMap((n, j) => (spellings(e).includes(n) ? [j] : []));
+      const wanted = `a column ${spellings(e).map(show).join(" or ")} for input ${name}`;
+      if (at === undefined)
+        return fail(
+          "name",
+          path,
+          wanted,
+          `columns ${show(table.names.slice(0, 12).join(", "))}`,
+          `Or say which: --columns ${name}=<names>.`,
+        );
+      if (again !== undefined) fail("name", path, `${wanted}, and only one`, "two");
+      return at;
     });
     const values = new Float64Array(table.rows * size);
     for (let i = 0; i < table.rows; i++)

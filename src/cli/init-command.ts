@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { fail } from "../errors.ts";
 import { writeWhole } from "../records/files.ts";
-import type { Output } from "./output.ts";
+import type { Start } from "./program.ts";
 
 const MODEL = `{
   "schema": "noetherflow-model/1",
@@ -46,11 +46,12 @@ function data(): string {
   return `${lines.join("\n")}\n`;
 }
 
-export function addInitCommand(program: Command, start: (json: boolean) => { output: Output }): void {
+export function addInitCommand(program: Command, start: Start): void {
   program
-    .command("init [folder]")
+    .command("init")
+    .argument("[folder]", "where to write them", ".")
     .description("write a starter: model.json, data.csv and train.mjs")
-    .action(async (folder = ".") => {
+    .action(async (folder: string) => {
       const { output } = start(false);
       const files: Record<string, string> = { "model.json": MODEL, "data.csv": data(), "train.mjs": SCRIPT };
       for (const name of Object.keys(files)) {

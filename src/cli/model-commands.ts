@@ -1,37 +1,72 @@
 /** Commands about a model of one's own: its symmetries, its equilibrium, its noise and curvature. */
-import { writeFile } from "node:fs/promises";
 import { type Command, Option } from "commander";
 import { createEngine } from "../create.ts";
+import type { Engine } from "../engine.ts";
 import { fail } from "../errors.ts";
+import type { Problem } from "../problem.ts";
+import { writeWhole } from "../records/files.ts";
+import { encodeNpz } from "../records/npy.ts";
 import { symmetryPage } from "../report/symmetries.ts";
 import type { Estimate } from "../stats/estimate.ts";
+import type { Generator } from "../symmetry/generator.ts";
 import {
   count,
   each,
+  MODEL_ARGUMENT,
+  type Opened,
   openProblem,
   type ProblemFlags,
   readSymmetries,
   type StrengthFlags,
+  SYMMETRIES,
   strengthOf,
   withProblem,
   withStrength,
 } from "./options.ts";
 import { EXIT, type Output, table } from "./output.ts";
+import type { Start, Started } from "./program.ts";
 
-type Start = (json: boolean) => { output: Output; signal: AbortSignal };
+type Flags = ProblemFlags & StrengthFlags & { readonly json?: boolean };
+type Restrict = "full" | "blocks" | "diagonal";
+type TraceMethod = "exact" | "hutchinson" | "hutch++" | "xtrace";
 
 const short = (x: number): string => (Number.isFinite(x) ? String(Number(x.toPrecision(6))) : String(x));
 const shown = ({ value, stdErr, method }: Estimate): string =>
   method === "exact" || !(stdErr > 0) ? short(value) : `${short(value)} +- ${short(stdErr)}`;
 
+/** Opens what the command line names, and closes it again. */
+async function opened(
+  { host }: Started,
+  file: string,
+  flags: ProblemFlags,
+  act: (of: Opened & { readonly engine: Engine }) => void | Promise<void>,
+): Promise<void> {
+  const engine = await createEngine();
+  try {
+    await act({
+      ...(await openProblem(engine, file, flags, { library: host.library, needsFinite: true })),
+      engine,
+    });
+  } finally {
+    engine.dispose();
+  }
+}
+
 export function addModelCommands(program: Command, start: Start): void {
-  withStrength(withProblem(program.command("symmetries <model>")))
+  addSymmetries(program, start);
+  addEquilibrium(program, start);
+  addMeasure(program, start);
+  addCheck(program, start);
+}
+
+/** A command about a model. */
+const onModel = (program: Command, name: string): Command =>
+  withProblem(program.command(name).argument("<model>", MODEL_ARGUMENT));
+
+function addSymmetries(program: Command, start: Start): void {
+  withStrength(onModel(program, "symmetries"))
     .description("find the symmetries of a loss and say where noise moves their charges")
-    .option(
-      "--symmetry <which>",
-      "one to report instead of a search: rescaling:U,W, scaling:W, neuron:U,W,3, a .json file; repeatable",
-      each,
-    )
+    .option("--symmetry <which>", `to report instead of a search: ${SYMMETRIES} (default: search)`, each)
     .addOption(
       new Option("--form <form>", "fields to search")
         .choices(["symmetric", "general", "affine"])
@@ -44,84 +79,167 @@ export function addModelCommands(program: Command, start: Start): void {
         "diagonal",
       ]),
     )
-    .option("--html <file>", "write the table as a page, too")
+    .option("--html <file>", "write the table as a page, too (default: none)")
     .option("--json", "the table as data")
+    .addHelpText(
+      "after",
+      `
+Columns: GD keeps, whether gradient descent conserves the charge (class 1) or it only grows with noise (class 2); C, the charge at theta;
+dC/dt, its drift under SGD; ln N+/N-, noise that raises C over noise that lowers it; lambda*, C*, where on the orbit of theta noise
+balances and the charge there; tau2, steps, the time it takes; tau2/tau1, that over the time in which the loss falls.`,
+    )
     .action(
       async (
         file: string,
-        flags: Flags & { symmetry?: string[]; form: "symmetric"; restrict?: "full"; html?: string },
+        flags: Flags & {
+          symmetry?: string[];
+          form: "symmetric" | "general" | "affine";
+          restrict?: Restrict;
+          html?: string;
+        },
       ) => {
-        const { output, signal } = start(flags.json ?? false);
-        const engine = await createEngine();
-        const { problem, theta, generators } = await openProblem(engine, file, flags, true);
-        const chosen =
-          flags.symmetry === undefined ? undefined : await readSymmetries(flags.symmetry, generators);
-        const { form, restrict, seed } = flags;
-        const summary = await problem.report(theta, {
-          ...strengthOf(flags),
-          seed,
-          ...(chosen === undefined
-            ? { generators, discover: { form, ...(restrict === undefined ? {} : { restrict }) } }
-            : { generators: chosen }),
-          signal,
-          onProgress: ({ done, total }) => output.progress({ fraction: done / total, what: "symmetries" }),
+        const started = start(flags.json ?? false);
+        const { output, signal } = started;
+        await opened(started, file, flags, async ({ problem, theta, generators }) => {
+          const { form, restrict, seed, symmetry } = flags;
+          const summary = await problem.report(theta, {
+            ...strengthOf(flags),
+            seed,
+            signal,
+            onProgress: told(output, "symmetries"),
+            ...(symmetry === undefined
+              ? { generators, discover: { form, ...(restrict === undefined ? {} : { restrict }) } }
+              : { generators: await readSymmetries(symmetry, generators, problem.model) }),
+          });
+          if (flags.html !== undefined)
+            await writeWhole(flags.html, symmetryPage(summary, { title: `Symmetries of ${file}` }));
+          if (flags.json) output.data(summary);
+          else output.print(summary.toString());
         });
-        if (flags.html !== undefined)
-          await writeFile(flags.html, symmetryPage(summary, { title: `Symmetries of ${file}` }));
-        if (flags.json) output.data(summary);
-        else output.print(summary.toString());
-        engine.dispose();
       },
     );
+}
 
-  withStrength(withProblem(program.command("equilibrium <model>")))
+function addEquilibrium(program: Command, start: Start): void {
+  withStrength(onModel(program, "equilibrium"))
     .description(
-      "noise equilibrium (Theorem 1) of one symmetry: where on the orbit of theta the charge comes to rest",
+      "noise equilibrium: where on the orbit of theta the charge of a symmetry comes to rest (Theorem 1)",
     )
-    .requiredOption(
-      "--symmetry <which>",
-      "rescaling:U,W, scaling:W, neuron:U,W,3, a generator of the model file, or a .json file",
-      each,
+    .option("--symmetry <which>", `${SYMMETRIES} (default: all that a search finds)`, each)
+    .option(
+      "--group <U,W>",
+      "instead: all double rotations of a product U W at once, in closed form (default: none)",
+    )
+    .option(
+      "--save <file.npz>",
+      "parameters at the equilibrium of one symmetry, or of the group (default: none)",
     )
     .option("--force", "also where the field is no exact symmetry")
     .option("--json", "as data")
-    .action(async (file: string, flags: Flags & { symmetry: string[]; force?: boolean }) => {
-      const { output } = start(flags.json ?? false);
-      const engine = await createEngine();
-      const { problem, theta, generators } = await openProblem(engine, file, flags, true);
-      const chosen = await readSymmetries(flags.symmetry, generators);
-      const found = Object.entries(chosen).map(([name, A]) => {
-        const options = { ...strengthOf(flags), ...(flags.force ? { force: true } : {}) };
-        return {
-          symmetry: name,
-          charge: problem.charge(theta, A),
-          flow: problem.noetherFlow(theta, A, strengthOf(flags)).total,
-          equilibrium: problem.equilibrium(theta, A, options),
-        };
-      });
-      if (flags.json) output.data(found);
-      else
-        output.print(
-          table(
-            ["symmetry", "C", "dC/dt", "status", "lambda*", "C there", "rate"],
-            found.map(({ symmetry, charge, flow, equilibrium: e }) => {
-              const at = e.status === "finite" ? e : null;
-              return [
-                symmetry,
-                short(charge),
-                short(flow),
-                e.status,
-                at ? short(at.lambda) : "-",
-                at ? short(at.charge) : "-",
-                at ? short(at.rate) : "-",
-              ];
-            }),
-          ),
+    .action(
+      async (
+        file: string,
+        flags: Flags & { symmetry?: string[]; group?: string; save?: string; force?: boolean },
+      ) => {
+        const started = start(flags.json ?? false);
+        if (flags.group !== undefined && flags.symmetry !== undefined)
+          fail("unsupported", "equilibrium", "--symmetry or --group", "both");
+        await opened(started, file, flags, (of) =>
+          flags.group !== undefined
+            ? groupEquilibrium(started.output, of, flags, flags.group)
+            : equilibria(started, of, flags),
         );
-      engine.dispose();
-    });
+      },
+    );
+}
 
-  withProblem(program.command("measure <model>"))
+interface EquilibriumFlags extends Flags {
+  readonly symmetry?: string[];
+  readonly save?: string;
+  readonly force?: boolean;
+}
+
+async function equilibria({ output, signal }: Started, of: Opened, flags: EquilibriumFlags): Promise<void> {
+  const { problem, theta, generators } = of;
+  const chosen: Readonly<Record<string, Generator>> =
+    flags.symmetry !== undefined
+      ? await readSymmetries(flags.symmetry, generators, problem.model)
+      : await searched(problem, { seed: flags.seed, signal, onProgress: told(output, "search") });
+  if (flags.save !== undefined && Object.keys(chosen).length !== 1)
+    fail("unsupported", "--save", "one symmetry", `${Object.keys(chosen).length}`, "Name one by --symmetry.");
+  const strength = strengthOf(flags);
+  const found = Object.entries(chosen).map(([name, A]) => ({
+    symmetry: name,
+    charge: problem.charge(theta, A),
+    flow: problem.noetherFlow(theta, A, strength).total,
+    equilibrium: problem.equilibrium(theta, A, { ...strength, ...(flags.force ? { force: true } : {}) }),
+  }));
+  if (flags.save !== undefined) {
+    const [{ symmetry, equilibrium }] = found as [(typeof found)[number]];
+    if (equilibrium.status !== "finite")
+      fail("unsupported", "--save", `a finite equilibrium of ${symmetry}`, equilibrium.status);
+    await saveTheta(flags.save, problem, problem.transform(theta, chosen[symmetry]!, equilibrium.lambda));
+  }
+  if (flags.json) return output.data(found);
+  const rows = found.map(({ symmetry, charge, flow, equilibrium: e }) => {
+    const there = e.status === "finite" ? [e.lambda, e.charge, e.rate].map(short) : ["-", "-", "-"];
+    return [symmetry, short(charge), short(flow), e.status, ...there];
+  });
+  if (rows.length === 0) output.print("no symmetry found");
+  else output.print(table(["symmetry", "C", "dC/dt", "status", "lambda*", "C*", "rate"], rows));
+  for (const { symmetry, equilibrium } of found)
+    if ("reason" in equilibrium && equilibrium.reason) output.note(`${symmetry}: ${equilibrium.reason}`);
+}
+
+/** Every symmetry that a search finds, by its name. */
+async function searched(
+  problem: Problem,
+  options: NonNullable<Parameters<Problem["discoverSymmetries"]>[0]>,
+): Promise<Record<string, Generator>> {
+  const { generators } = await problem.discoverSymmetries(options);
+  return Object.fromEntries(generators.map((A) => [A.name, A]));
+}
+
+async function groupEquilibrium(
+  output: Output,
+  { problem, theta, engine }: Opened & { engine: Engine },
+  flags: EquilibriumFlags,
+  group: string,
+): Promise<void> {
+  const [U, W, ...rest] = group.split(",").map((name) => name.trim());
+  if (!U || !W || rest.length > 0) return fail("shape", "--group", "two blocks, U,W", JSON.stringify(group));
+  const at = problem.groupEquilibrium(theta, U, W, {
+    ...strengthOf(flags),
+    ...(flags.force ? { force: true } : {}),
+  });
+  if (flags.save !== undefined) await saveTheta(flags.save, problem, at.theta);
+  const spectrum = (of: typeof theta) => {
+    const { Q } = problem.noiseMoments(of, U, W);
+    const h = Math.round(Math.sqrt(Q.length));
+    return [...engine.dense.symmetricEigen({ rows: h, cols: h, values: Float64Array.from(Q) }).values];
+  };
+  const [now, there] = [spectrum(theta), spectrum(at.theta)];
+  if (flags.json) return output.data({ product: [U, W], Q: now, QThere: there, ...at });
+  output.print(
+    table(
+      [`eigenvalues of Q = ${U}^T ${U} - ${W} ${W}^T`, "now", "at the equilibrium"],
+      now.map((q, i) => [`${i}`, short(q), short(there[i]!)]),
+    ),
+  );
+}
+
+/** Parameters by block, as an .npz. */
+async function saveTheta(path: string, problem: Problem, theta: ArrayLike<number>): Promise<void> {
+  const named = problem.named(theta as Float64Array);
+  const arrays = problem.model.blocks.map(({ name, shape }) => [
+    name,
+    { shape: [...shape], values: Float64Array.from(named[name]!) },
+  ]);
+  await writeWhole(path, encodeNpz(Object.fromEntries(arrays)));
+}
+
+function addMeasure(program: Command, start: Start): void {
+  onModel(program, "measure")
     .description("loss, gradient, gradient noise and curvature at given parameters")
     .option("--probes <n>", "probe vectors of estimated traces", count, 64)
     .addOption(
@@ -129,90 +247,132 @@ export function addModelCommands(program: Command, start: Start): void {
         .choices(["exact", "hutchinson", "hutch++", "xtrace"])
         .default("hutch++"),
     )
-    .option("--symmetry <which>", "also the noise power Tr[Sigma A] of a symmetry; repeatable", each)
+    .option(
+      "--batch-size <n>",
+      "S of the minibatches whose noise is measured where batch ops couple samples",
+      count,
+      16,
+    )
+    .option("--symmetry <which>", `also the charge and Tr[Sigma A] of ${SYMMETRIES} (default: none)`, each)
     .option("--json", "as data")
-    .action(async (file: string, flags: Flags & { probes: number; trace: "exact"; symmetry?: string[] }) => {
-      const { output, signal } = start(flags.json ?? false);
-      const engine = await createEngine();
-      const { problem, theta, generators } = await openProblem(engine, file, flags, true);
-      const chosen = await readSymmetries(flags.symmetry ?? [], generators);
-      const gradient = problem.gradient(theta);
-      let squares = 0;
-      for (const g of gradient) squares += g * g;
-      const norm = Math.sqrt(squares);
-      const { probes, trace, seed } = flags;
-      output.progress({ fraction: 0.2, what: "trace of the Hessian" });
-      const hessianTrace = await problem.hessianTrace(
-        theta,
-        trace === "exact" ? { method: trace, signal } : { method: trace, probes, seed, signal },
-      );
-      output.progress({ fraction: 0.6, what: "sharpness" });
-      const { max, min } = await problem.sharpness(theta, { signal });
-      const noise = problem.noiseTrace(theta);
-      const powers = Object.entries(chosen).map(([name, A]) => ({
-        symmetry: name,
-        charge: problem.charge(theta, A),
-        noisePower: problem.noisePower(theta, A),
-      }));
-      const found = {
-        N: problem.N,
-        P: problem.P,
-        loss: problem.loss(theta),
-        gradientNorm: norm,
-        noiseTrace: noise,
-        hessianTrace,
-        largestEigenvalue: max,
-        smallestEigenvalue: min,
-        symmetries: powers,
-      };
-      if (flags.json) output.data(found);
-      else
-        output.print(
-          table(
-            ["quantity", "value"],
-            [
-              ["samples N, parameters P", `${problem.N}, ${problem.P}`],
-              ["loss L", short(found.loss)],
-              ["|grad L|", short(norm)],
-              ["Tr Sigma, gradient noise of one sample", shown(noise)],
-              [`Tr of the Hessian (${hessianTrace.method})`, shown(hessianTrace)],
-              ["largest eigenvalue of the Hessian", `${short(max.value)} +- ${short(max.residual ?? 0)}`],
-              ["smallest eigenvalue", `${short(min.value)} +- ${short(min.residual ?? 0)}`],
-              ...powers.flatMap(({ symmetry, charge, noisePower }) => [
-                [`charge of ${symmetry}`, short(charge)],
-                [`Tr[Sigma A] of ${symmetry}`, shown(noisePower)],
-              ]),
-            ],
-          ),
-        );
-      engine.dispose();
-    });
+    .action(
+      async (
+        file: string,
+        flags: ProblemFlags & {
+          json?: boolean;
+          probes: number;
+          trace: TraceMethod;
+          batchSize: number;
+          symmetry?: string[];
+        },
+      ) => {
+        const started = start(flags.json ?? false);
+        await opened(started, file, flags, async ({ problem, theta, generators }) => {
+          const chosen = await readSymmetries(flags.symmetry ?? [], generators, problem.model);
+          await measure(started, problem, theta, flags, chosen);
+        });
+      },
+    );
+}
 
-  withStrength(withProblem(program.command("check <model>")))
-    .description("is a field a symmetry of the loss of every sample?")
-    .requiredOption("--symmetry <which>", "as for equilibrium; repeatable", each)
+/** Minibatches that the noise of a loss with batch ops is measured on. */
+const BATCHES = 4096;
+
+async function measure(
+  { output, signal }: Started,
+  problem: Problem,
+  theta: Opened["theta"],
+  flags: { json?: boolean; probes: number; trace: TraceMethod; batchSize: number; seed: string },
+  chosen: Readonly<Record<string, Generator>>,
+): Promise<void> {
+  const { probes, trace: method, seed, batchSize } = flags;
+  const loss = problem.loss(theta) as number;
+  let squares = 0;
+  for (const g of problem.gradient(theta)) squares += g * g;
+  const gradientNorm = Math.sqrt(squares);
+  const hessianTrace = await problem.hessianTrace(theta, {
+    ...(method === "exact" ? { method } : { method, probes, seed }),
+    signal,
+    onProgress: told(output, "trace of the Hessian", 0, 0.5),
+  });
+  const { max, min } = await problem.sharpness(theta, {
+    signal,
+    onProgress: told(output, "sharpness", 0.5, 0.8),
+  });
+  output.progress({ fraction: 0.8, what: "gradient noise" });
+  // where samples of a batch see each other, no sample has a gradient of its own
+  const ofBatches = problem.isCoupled
+    ? await problem.minibatchNoise(theta, { batchSize, batches: BATCHES, seed, signal })
+    : null;
+  const noiseTrace = ofBatches?.trace ?? problem.noiseTrace(theta);
+  const symmetries = Object.entries(chosen).map(([symmetry, A]) => ({
+    symmetry,
+    charge: problem.charge(theta, A),
+    noisePower: ofBatches?.power(A) ?? problem.noisePower(theta, A),
+  }));
+  if (flags.json)
+    return output.data({
+      N: problem.N,
+      P: problem.P,
+      loss,
+      gradientNorm,
+      noiseTrace,
+      hessianTrace,
+      largestEigenvalue: max,
+      smallestEigenvalue: min,
+      symmetries,
+    });
+  const noise =
+    ofBatches === null ? "gradient noise of one sample" : `S = ${batchSize}, S Cov of a minibatch`;
+  return output.print(
+    table(
+      ["quantity", "value"],
+      [
+        ["samples N, parameters P", `${problem.N}, ${problem.P}`],
+        ["loss L", short(loss)],
+        ["|grad L|", short(gradientNorm)],
+        [`Tr Sigma, ${noise}`, shown(noiseTrace)],
+        [`Tr of the Hessian (${hessianTrace.method})`, shown(hessianTrace)],
+        ["largest eigenvalue of the Hessian", `${short(max.value)} +- ${short(max.residual ?? 0)}`],
+        ["smallest eigenvalue", `${short(min.value)} +- ${short(min.residual ?? 0)}`],
+        ...symmetries.flatMap(({ symmetry, charge, noisePower }) => [
+          [`charge of ${symmetry}`, short(charge)],
+          [`Tr[Sigma A] of ${symmetry}`, shown(noisePower)],
+        ]),
+      ],
+    ),
+  );
+}
+
+function addCheck(program: Command, start: Start): void {
+  onModel(program, "check")
+    .description("is a field a symmetry of the loss of every sample? exit code 1 says no")
+    .requiredOption("--symmetry <which>", SYMMETRIES, each)
     .option("--json", "as data")
-    .action(async (file: string, flags: Flags & { symmetry: string[] }) => {
-      const { output } = start(flags.json ?? false);
-      const engine = await createEngine();
-      const { problem, theta, generators } = await openProblem(engine, file, flags, true);
-      const chosen = await readSymmetries(flags.symmetry, generators);
-      if (Object.keys(chosen).length === 0) fail("range", "check", "a symmetry to check", "none");
-      const found = Object.entries(chosen).map(([name, A]) => ({
-        symmetry: name,
-        ...problem.checkSymmetry(A, { theta, seed: flags.seed }),
-      }));
-      if (flags.json) output.data(found);
-      else
-        output.print(
-          table(
-            ["symmetry", "verdict", "defect"],
-            found.map((f) => [f.symmetry, f.verdict, short(f.defect)]),
-          ),
-        );
-      if (found.some((f) => f.verdict !== "exact")) process.exitCode = EXIT.disagrees;
-      engine.dispose();
+    .action(async (file: string, flags: ProblemFlags & { json?: boolean; symmetry: string[] }) => {
+      const started = start(flags.json ?? false);
+      const { output } = started;
+      await opened(started, file, flags, async ({ problem, theta, generators }) => {
+        const chosen = await readSymmetries(flags.symmetry, generators, problem.model);
+        const found = Object.entries(chosen).map(([symmetry, A]) => ({
+          symmetry,
+          ...problem.checkSymmetry(A, { theta, seed: flags.seed }),
+        }));
+        if (flags.json) output.data(found);
+        else
+          output.print(
+            table(
+              ["symmetry", "verdict", "defect"],
+              found.map((f) => [f.symmetry, f.verdict, short(f.defect)]),
+            ),
+          );
+        if (found.some((f) => f.verdict !== "exact")) output.exitCode = EXIT.disagrees;
+      });
     });
 }
 
-type Flags = ProblemFlags & StrengthFlags & { readonly json?: boolean };
+/** Progress of a part of the work, from one share of the whole to another. */
+const told =
+  (output: Output, what: string, from = 0, to = 1) =>
+  ({ done, total }: { done: number; total: number }): void =>
+    output.progress({ fraction: from + ((to - from) * done) / total, what });

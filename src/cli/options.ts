@@ -3,11 +3,12 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { ThetaLike } from "../dynamics/theta.ts";
 import type { Engine } from "../engine.ts";
 import { fail, nearest, show } from "../errors.ts";
+import type { Model } from "../graph/model.ts";
 import type { InitKind } from "../models/init.ts";
 import type { Problem } from "../problem.ts";
 import { type Generator, symmetry } from "../symmetry/generator.ts";
 import type { StrengthOptions } from "../symmetry/strength.ts";
-import { loadData, loadGenerators, loadModel, loadTheta } from "./files.ts";
+import { inFile, loadData, loadGenerators, loadModel, loadTheta } from "./files.ts";
 
 /** A number as people write it: 1e-3, 0.01. */
 export function number(text: string): number {
@@ -24,6 +25,14 @@ export function count(text: string): number {
   return value;
 }
 
+/** Whole numbers from 0. */
+export function index(text: string): number {
+  const value = number(text);
+  if (!Number.isInteger(value) || value < 0)
+    throw new InvalidArgumentError(`It must be a whole number of at least 0, got "${text}".`);
+  return value;
+}
+
 /** key=value pairs, repeatable. */
 export function pairs(text: string, before: Record<string, number> = {}): Record<string, number> {
   const at = text.indexOf("=");
@@ -34,27 +43,65 @@ export function pairs(text: string, before: Record<string, number> = {}): Record
 /** A list that a repeated option adds to. */
 export const each = (text: string, before: readonly string[] = []): string[] => [...before, text];
 
+/** Not negative. */
+export function atLeastZero(text: string): number {
+  const value = number(text);
+  if (value < 0) throw new InvalidArgumentError(`It must be at least 0, got "${text}".`);
+  return value;
+}
+
+/** Columns of a table for an input: "x=age,bmi", repeatable. */
+export function columns(
+  text: string,
+  before: Readonly<Record<string, readonly string[]>> = {},
+): Record<string, readonly string[]> {
+  const at = text.indexOf("=");
+  const names = text
+    .slice(at + 1)
+    .split(",")
+    .map((name) => name.trim());
+  if (at < 1 || names.includes(""))
+    throw new InvalidArgumentError(`It must be input=column,column,..., got "${text}".`);
+  return { ...before, [text.slice(0, at).trim()]: names };
+}
+
 export interface ProblemFlags {
   readonly data?: string;
+  readonly columns?: Readonly<Record<string, readonly string[]>>;
   readonly samples?: number;
   readonly dataSeed?: string;
   readonly theta?: string;
+  readonly replica: number;
   readonly init: InitKind;
-  readonly std?: number;
+  readonly std: number;
   readonly seed: string;
 }
 
+export const MODEL_ARGUMENT =
+  "model file: .json (plain data), or .js, .mjs, .ts (executed: trusted files only)";
 const INITS = ["glorot", "he", "lecun", "paperXavier", "paperKaiming", "normal"];
 
 /** Which data, and which parameters. */
 export function withProblem(command: Command): Command {
   return command
-    .option("--data <file>", "data: .csv, .parquet, .npz, .npy, .json (arrays, or a sampler file)")
-    .option("--samples <n>", "of a sampler: a finite set of so many samples", count)
-    .option("--data-seed <text>", "of a sampler: which set (default: 0)")
-    .option("--theta <file>", "parameters: .npz, .safetensors, .npy, .json")
+    .option(
+      "--data <file>",
+      "data: .csv, .parquet, .npz, .npy, .json (arrays, or a sampler file) (default: what the model file exports)",
+    )
+    .option(
+      "--columns <input=names>",
+      "of .csv and .parquet: columns of an input, x=age,bmi; repeatable (default: x0, x1, ... or x[0], x[1], ...)",
+      columns,
+    )
+    .option("--samples <n>", "of a sampler: a finite set of n samples (default: fresh samples)", count)
+    .option("--data-seed <text>", "of a sampler with --samples: which set (default: 0)")
+    .option(
+      "--theta <file>",
+      "parameters: .npz, .safetensors, .npy, .json, or the folder of a run, its end (default: from the model file, or --init)",
+    )
+    .option("--replica <n>", "of --theta <folder>: which replica, from 0", index, 0)
     .addOption(new Option("--init <kind>", "parameters without --theta").choices(INITS).default("glorot"))
-    .option("--std <number>", "standard deviation of --init normal, in units of theta", number)
+    .option("--std <number>", "of --init normal: standard deviation, in units of theta", atLeastZero, 1)
     .option("--seed <text>", "seed of everything random", "0");
 }
 
@@ -66,13 +113,20 @@ export interface StrengthFlags {
   readonly sampling: "iid" | "without";
 }
 
+export const ETA = "learning rate, in theta^2 / loss";
+export const WEIGHT_DECAY = "gamma of gamma |theta|^2, half of PyTorch's weight_decay, in loss / theta^2";
+
 /** How strong the noise is. */
 export function withStrength(command: Command): Command {
   return command
-    .option("--eta <number>", "learning rate, in theta^2 / loss", number, 0.01)
+    .option("--eta <number>", ETA, atLeastZero, 0.01)
     .option("--batch-size <n>", "S, samples of a batch", count, 1)
-    .option("--sigma2 <number>", "sigma^2 = eta / (2 S) itself, instead of the two above", number)
-    .option("--weight-decay <gamma>", "gamma of gamma |theta|^2, half of PyTorch's weight_decay", number, 0)
+    .option(
+      "--sigma2 <number>",
+      "sigma^2 itself, in theta^2 / loss, instead of the two above (default: eta / (2 S))",
+      atLeastZero,
+    )
+    .option("--weight-decay <gamma>", WEIGHT_DECAY, atLeastZero, 0)
     .addOption(
       new Option("--sampling <how>", "batches with or without replacement")
         .choices(["iid", "without"])
@@ -91,14 +145,23 @@ export function strengthOf({
 }
 
 /** A model with its data and a theta, as a command line names them. */
+export interface Opened {
+  readonly problem: Problem;
+  readonly theta: ThetaLike;
+  /** Those that the model file brings. */
+  readonly generators: Readonly<Record<string, Generator>>;
+}
+
+/** @param library what a model file means by "noetherflow" where that is not installed beside it */
 export async function openProblem(
   engine: Engine,
   file: string,
   flags: ProblemFlags,
-  needsFinite = false,
-): Promise<{ problem: Problem; theta: ThetaLike; generators: Readonly<Record<string, Generator>> }> {
-  const loaded = await loadModel(file);
-  const data = flags.data === undefined ? loaded.data : await loadData(flags.data, loaded.model);
+  { library, needsFinite = false }: { library: URL; needsFinite?: boolean },
+): Promise<Opened> {
+  const loaded = await loadModel(file, library);
+  const data =
+    flags.data === undefined ? loaded.data : await loadData(flags.data, loaded.model, flags.columns);
   if (data === undefined && loaded.model.inputs.length > 0)
     fail(
       "name",
@@ -108,51 +171,97 @@ export async function openProblem(
       "Pass --data <file>.",
     );
   const { samples, dataSeed } = flags;
-  const problem = engine.problem(loaded.model, data ?? {}, {
-    ...(samples === undefined ? {} : { samples }),
-    ...(dataSeed === undefined ? {} : { dataSeed }),
-  });
+  const problem = inFile(flags.data ?? file, () =>
+    engine.problem(loaded.model, data ?? {}, {
+      ...(samples === undefined ? {} : { samples }),
+      ...(dataSeed === undefined ? {} : { dataSeed }),
+    }),
+  );
   if (needsFinite && problem.N === Infinity)
     fail("unsupported", file, "a finite set of samples", "a sampler", "Say how many: --samples 1000.");
   const { init, std, seed } = flags;
+  const given = flags.theta !== undefined ? await loadTheta(flags.theta, flags.replica) : loaded.theta;
   const theta =
-    flags.theta !== undefined
-      ? await loadTheta(flags.theta)
-      : (loaded.theta ?? problem.init(init, { seed, ...(std === undefined ? {} : { std }) }));
+    given === undefined
+      ? problem.init(init, { seed, ...(init === "normal" ? { std } : {}) })
+      : inFile(flags.theta ?? file, () => problem.theta(given));
   return { problem, theta, generators: loaded.generators };
 }
 
-const KINDS = ["rescaling:U,W", "scaling:U,W,...", "neuron:U,W,3"];
+/** A way to name a generator on a command line: its arguments, and the generator of them; null where they do not fit. */
+interface Kind {
+  readonly usage: string;
+  read(names: readonly string[], model: Model): Generator | null;
+}
 
-/**
- * Generators by name: "rescaling:U,W", "scaling:U,W", "neuron:U,W,3", the name of one that the model file brings, or a JSON file.
- */
+const isIndex = (text: string | undefined): boolean => text !== undefined && /^\d{1,6}$/.test(text);
+
+/** B = E_ij + E_ji of the size of the inner dimension, the columns of the first block. */
+function pairOf(model: Model, block: string, i: string, j: string): Float64Array {
+  const [, h = 1] = model.block(block, "--symmetry").shape;
+  const [a, b] = [Number(i), Number(j)];
+  if (a >= h || b >= h)
+    fail("range", "--symmetry", `i and j below ${h}, the columns of ${block}`, `${i}, ${j}`);
+  const B = new Float64Array(h * h);
+  B[a * h + b] = 1;
+  B[b * h + a] = 1;
+  return B;
+}
+
+/** Of two blocks and two indices. */
+const ofPair =
+  (make: (U: string, W: string, B: Float64Array) => Generator): Kind["read"] =>
+  ([U, W, i, j, ...rest], model) =>
+    isIndex(i) && isIndex(j) && rest.length === 0 ? make(U!, W!, pairOf(model, U!, i!, j!)) : null;
+
+const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
+  [
+    "rescaling",
+    {
+      usage: "rescaling:U,W",
+      read: ([U, W, ...rest]) => (W === undefined || rest.length > 0 ? null : symmetry.rescaling(U!, W)),
+    },
+  ],
+  ["scaling", { usage: "scaling:U,W,...", read: (names) => symmetry.scaling(...names) }],
+  [
+    "neuron",
+    {
+      usage: "neuron:U,W,j",
+      read: ([U, W, j, ...rest]) =>
+        isIndex(j) && rest.length === 0 ? symmetry.neuronRescaling(U!, W!, Number(j)) : null,
+    },
+  ],
+  ["rotation", { usage: "rotation:U,W,i,j", read: ofPair(symmetry.doubleRotation) }],
+  ["keyquery", { usage: "keyquery:Wq,Wk,i,j", read: ofPair(symmetry.keyQuery) }],
+]);
+const USAGES = [...KINDS.values()].map((kind) => kind.usage);
+
+export const SYMMETRIES = `${USAGES.join(", ")}, one that the model file exports, or a .json file; repeatable`;
+
+/** Generators as a command line names them. */
 export async function readSymmetries(
   texts: readonly string[],
   known: Readonly<Record<string, Generator>>,
+  model: Model,
 ): Promise<Record<string, Generator>> {
   const out: Record<string, Generator> = {};
   for (const text of texts) {
-    const [kind, rest] = text.split(":", 2) as [string, string?];
-    if (rest === undefined) {
-      if (known[text] !== undefined) out[text] = known[text];
-      else if (text.endsWith(".json")) Object.assign(out, await loadGenerators(text));
-      else
-        fail(
-          "name",
-          "--symmetry",
-          `one of ${[...KINDS, ...Object.keys(known), "a .json file"].join(", ")}`,
-          show(text),
-          nearest(text, Object.keys(known)),
-        );
-      continue;
-    }
+    const at = text.indexOf(":");
+    const [kind, rest] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
     const names = rest.split(",").map((name) => name.trim());
-    if (kind === "rescaling" && names.length === 2) out[text] = symmetry.rescaling(names[0]!, names[1]!);
-    else if (kind === "scaling") out[text] = symmetry.scaling(...names);
-    else if (kind === "neuron" && names.length === 3)
-      out[text] = symmetry.neuronRescaling(names[0]!, names[1]!, Number(names[2]));
-    else fail("name", "--symmetry", `one of ${KINDS.join(", ")}`, show(text));
+    const generator = Object.hasOwn(known, text)
+      ? known[text]
+      : inFile(`--symmetry ${text}`, () => KINDS.get(kind)?.read(names, model));
+    if (generator) out[text] = generator;
+    else if (at < 0 && text.endsWith(".json")) Object.assign(out, await loadGenerators(text));
+    else
+      fail(
+        "name",
+        "--symmetry",
+        `one of ${[...USAGES, ...Object.keys(known), "a .json file"].join(", ")}`,
+        show(text),
+        nearest(kind, [...Object.keys(known), ...KINDS.keys()]),
+      );
   }
   return out;
 }

@@ -1,4 +1,5 @@
 /** What commands say: progress on a terminal, plain lines in a pipe, JSON lines for programs. */
+import { CommanderError } from "commander";
 import { NoetherflowError } from "../errors.ts";
 
 /** How a command ends. */
@@ -7,10 +8,19 @@ export const EXIT = { fine: 0, disagrees: 1, badInput: 2, failed: 3, interrupted
 export const HELP_EXIT = `
 Exit codes:
   0    done
-  1    done, and the answer is no: an experiment disagrees, a replay differs, a field is no symmetry
+  1    done, and the answer is no: an experiment disagrees, a replay differs, a field is no symmetry, a run diverged
   2    bad options, or a file that cannot be used; the message names it
   3    a failure of this program
   130  interrupted`;
+
+/** Where a command writes. */
+export interface Terminal {
+  out(text: string): void;
+  err(text: string): void;
+  /** Whether a person watches what goes to err. */
+  readonly isTerminal: boolean;
+  columns(): number;
+}
 
 export interface Progress {
   readonly fraction: number;
@@ -20,34 +30,43 @@ export interface Progress {
 
 /** Progress on stderr: a bar on a terminal, a line now and then in a pipe, JSON lines with --json. */
 export class Output {
-  readonly #terminal = process.stderr.isTTY === true;
+  readonly #terminal: Terminal;
   readonly #began = performance.now();
   #said = 0;
   #drawn = false;
+  /** How the command ends, unless it throws. */
+  exitCode: number = EXIT.fine;
+  /** What an interrupted user should know. */
+  afterInterrupt = "nothing was written. The same command starts again with the same numbers.";
 
-  constructor(readonly json: boolean) {}
+  constructor(
+    readonly json: boolean,
+    terminal: Terminal,
+  ) {
+    this.#terminal = terminal;
+  }
 
   /** The answer, on stdout. */
   print(text: string): void {
     this.clear();
-    process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+    this.#terminal.out(text.endsWith("\n") ? text : `${text}\n`);
   }
 
   /** The answer as data, on stdout: one line where there may be several. */
   data(value: unknown, indent = 1): void {
     this.clear();
-    process.stdout.write(`${JSON.stringify(value, plain, indent)}\n`);
+    this.#terminal.out(`${JSON.stringify(value, plain, indent)}\n`);
   }
 
   /** Beside the answer, on stderr. */
   note(text: string): void {
     this.clear();
-    process.stderr.write(`${text}\n`);
+    this.#terminal.err(`${text}\n`);
   }
 
   progress({ fraction, what, remainingMs }: Progress): void {
     const now = performance.now();
-    if (this.#terminal && !this.json) {
+    if (this.#terminal.isTerminal && !this.json) {
       if (now - this.#said < 60 && fraction < 1) return;
       this.#said = now;
       const filled = Math.round(24 * fraction);
@@ -56,15 +75,15 @@ export class Output {
           ? ""
           : `  ${Math.ceil(remainingMs / 1000)} s left`;
       const bar = `${"█".repeat(filled)}${"░".repeat(24 - filled)} ${String(Math.floor(100 * fraction)).padStart(3)} %${left}`;
-      const room = Math.max(10, (process.stderr.columns ?? 100) - bar.length - 3);
-      process.stderr.write(`\r\x1b[2K${bar}  ${what.slice(0, room)}`);
+      const room = Math.max(10, this.#terminal.columns() - bar.length - 3);
+      this.#terminal.err(`\r\x1b[2K${bar}  ${what.slice(0, room)}`);
       this.#drawn = true;
       return;
     }
     // in a pipe every five seconds are enough, and the first is not told before that
     if (now - Math.max(this.#said, this.#began) < 5000) return;
     this.#said = now;
-    process.stderr.write(
+    this.#terminal.err(
       this.json
         ? `${JSON.stringify({ progress: fraction, what, ...(remainingMs === undefined ? {} : { remainingMs }) })}\n`
         : `${Math.floor(100 * fraction)} %  ${what}\n`,
@@ -72,7 +91,7 @@ export class Output {
   }
 
   clear(): void {
-    if (this.#drawn) process.stderr.write("\r\x1b[2K");
+    if (this.#drawn) this.#terminal.err("\r\x1b[2K");
     this.#drawn = false;
   }
 }
@@ -86,8 +105,13 @@ function plain(_: string, value: unknown): unknown {
 /** One line about what went wrong, and the exit code it means. */
 export function explain(error: unknown, json: boolean): { line: string; code: number } {
   const ours = error instanceof NoetherflowError ? error : null;
-  const code = ours !== null && ours.code !== "internal" ? EXIT.badInput : EXIT.failed;
-  const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s*\n\s*/g, " ");
+  // of the file system: the error names the path
+  const isTheirs =
+    error instanceof CommanderError || (ours !== null ? ours.code !== "internal" : isOfFiles(error));
+  const code = isTheirs ? EXIT.badInput : EXIT.failed;
+  const message = oneLine(error instanceof Error ? error.message : String(error))
+    .replace(/^error: /, "")
+    .replace(/, got undefined\b/, ", got none");
   if (!json) return { line: `noetherflow: ${message}`, code };
   const parts =
     ours === null
@@ -95,6 +119,19 @@ export function explain(error: unknown, json: boolean): { line: string; code: nu
       : { code: ours.code, where: ours.where, expected: ours.expected, got: ours.got, hint: ours.hint };
   return { line: JSON.stringify({ error: { message, ...parts } }), code };
 }
+
+/** What the text of others may hold: lines, and what would move the cursor. */
+export function oneLine(text: string): string {
+  const line = text
+    .replaceAll(/\s+/g, " ")
+    .replaceAll(/\p{Cc}/gu, "\uFFFD")
+    .trim();
+  return line.length > MAX_LINE ? `${line.slice(0, MAX_LINE)}...` : line;
+}
+const MAX_LINE = 1000;
+
+const isOfFiles = (error: unknown): boolean =>
+  error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string" && "path" in error;
 
 /** A table of columns, the first to the left, numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -9,18 +9,24 @@ import { fail, show } from "../errors.ts";
 import { type ExportFormat, exportRun } from "../records/export.ts";
 import { recordRun, resumeRun } from "../records/record.ts";
 import { replayRun } from "../records/replay.ts";
+import { naming } from "./files.ts";
 import {
+  atLeastZero,
   count,
+  ETA,
   each,
+  index,
+  MODEL_ARGUMENT,
   number,
   openProblem,
   type ProblemFlags,
   readSymmetries,
+  SYMMETRIES,
+  WEIGHT_DECAY,
   withProblem,
 } from "./options.ts";
 import { EXIT, type Output } from "./output.ts";
-
-type Start = (json: boolean) => { output: Output; signal: AbortSignal };
+import type { Start } from "./program.ts";
 
 interface TrainFlags extends ProblemFlags {
   readonly scheme: string;
@@ -35,12 +41,15 @@ interface TrainFlags extends ProblemFlags {
   readonly substeps?: number;
   readonly l?: number;
   readonly replicas: number;
+  readonly firstReplica: number;
   readonly every?: number;
   readonly symmetry?: string[];
   readonly out: string;
   readonly overwrite?: boolean;
   readonly json?: boolean;
 }
+
+const goOn = (folder: string): string => `a checkpoint was written. Go on with: noetherflow resume ${folder}`;
 
 const told = (output: Output, what: string) => (p: Progress) =>
   output.progress({
@@ -50,40 +59,42 @@ const told = (output: Output, what: string) => (p: Progress) =>
   });
 
 export function addRunCommands(program: Command, start: Start): void {
-  withProblem(program.command("train <model>"))
+  withProblem(program.command("train").argument("<model>", MODEL_ARGUMENT))
     .description("run a scheme on a model and keep a record that can be resumed, replayed and exported")
     .addOption(new Option("--scheme <name>", "how theta moves").choices([...schemes.keys()]).default("sgd"))
-    .option("--eta <number>", "learning rate, in theta^2 / loss", number, 0.01)
-    .option("--steps <n>", "steps", count, 1000)
-    .option("--batch-size <n>", "S, samples of a batch (schemes that draw them; default: 1)", count)
+    .option("--eta <number>", ETA, atLeastZero, 0.01)
+    .option("--steps <n>", "number of steps", count, 1000)
+    .option("--batch-size <n>", "S, samples of a batch, of schemes that draw them (default: 1)", count)
     .addOption(
-      new Option(
-        "--sampling <how>",
-        "how batches are drawn (default: iid, or online from a sampler)",
-      ).choices(["iid", "without", "epochs", "online"]),
+      new Option("--sampling <how>", "how batches are drawn (default: iid; online from a sampler)").choices([
+        "iid",
+        "without",
+        "epochs",
+        "online",
+      ]),
     )
-    .option("--schedule <json>", `eta_k / eta by a rule: '{"kind":"cosine","warmup":100}'`)
-    .option("--momentum <beta>", "heavy ball", number)
-    .option("--weight-decay <gamma>", "gamma of gamma |theta|^2, half of PyTorch's weight_decay", number, 0)
-    .option("--clip <norm>", "longest gradient", number)
-    .option("--substeps <n>", "updates per step of sde, svag, modified", count)
-    .option("-l, --l <n>", "of svag", number)
-    .option("--replicas <n>", "independent runs", count, 1)
-    .option("--every <n>", "steps between records (default: a hundredth of the run)", count)
     .option(
-      "--symmetry <which>",
-      "charges to record: rescaling:U,W, scaling:W, neuron:U,W,3, a .json file; repeatable",
-      each,
+      "--schedule <json>",
+      'eta_k / eta by a rule: {"kind":"cosine","warmup":100}; kinds constant, warmup, cosine, step, inverse (default: constant)',
     )
+    .option("--momentum <beta>", "of gd and sgd: heavy ball, in [0, 1) (default: 0)", number)
+    .option("--weight-decay <gamma>", WEIGHT_DECAY, atLeastZero, 0)
+    .option("--clip <norm>", "longest gradient of an update, in loss / theta (default: no limit)", number)
+    .option("--substeps <n>", "of sde, svag, modified: updates per step (default: 1)", count)
+    .option("--l <n>", "of svag: steps of eta / l with the noise of one of eta (default: 1)", count)
+    .option("--replicas <n>", "independent runs", count, 1)
+    .option("--first-replica <n>", "number of the first: replica 7 has the same draws in every run", index, 0)
+    .option("--every <n>", "steps between records (default: a hundredth of the run)", count)
+    .option("--symmetry <which>", `charges to record: ${SYMMETRIES} (default: none)`, each)
     .option("--out <folder>", "the record", "noetherflow-run")
     .option("--overwrite", "replace a record that is there")
     .option("--json", "the outcome as data; progress as JSON lines")
     .action(async (file: string, flags: TrainFlags) => {
-      const { output, signal } = start(flags.json ?? false);
+      const { output, signal, host } = start(flags.json ?? false);
       const engine = await createEngine();
-      const { problem, theta, generators } = await openProblem(engine, file, flags);
+      const { problem, theta, generators } = await openProblem(engine, file, flags, host);
       const scheme = schemes.get(flags.scheme)!;
-      const charges = await readSymmetries(flags.symmetry ?? [], generators);
+      const charges = await readSymmetries(flags.symmetry ?? [], generators, problem.model);
       const { momentum, clip, substeps, l, sampling } = flags;
       const batchSize = flags.batchSize ?? (scheme.takes.includes("batchSize") ? 1 : undefined);
       const options = {
@@ -93,6 +104,7 @@ export function addRunCommands(program: Command, start: Start): void {
         steps: flags.steps,
         weightDecay: flags.weightDecay,
         replicas: flags.replicas,
+        firstReplica: flags.firstReplica,
         seed: flags.seed,
         ...(batchSize === undefined ? {} : { batchSize }),
         ...(sampling === undefined ? {} : { sampling }),
@@ -108,6 +120,7 @@ export function addRunCommands(program: Command, start: Start): void {
           charges,
         },
       };
+      output.afterInterrupt = goOn(flags.out);
       const run = await recordRun(problem, options, {
         dir: flags.out,
         signal,
@@ -119,33 +132,40 @@ export function addRunCommands(program: Command, start: Start): void {
     });
 
   program
-    .command("resume <folder>")
+    .command("resume")
+    .argument("<folder>", "of a run that train began")
     .description("go on with a record that was interrupted, to the same bits")
-    .option("--json", "the outcome as data")
+    .option("--json", "the outcome as data; progress as JSON lines")
     .action(async (folder: string, flags: { json?: boolean }) => {
       const { output, signal } = start(flags.json ?? false);
-      report(output, await resumeRun(folder, { signal, onProgress: told(output, "resume") }), folder);
+      output.afterInterrupt = goOn(folder);
+      const run = await resumeRun(folder, { signal, onProgress: told(output, "resume") }).catch(
+        naming(folder),
+      );
+      report(output, run, folder);
     });
 
   program
-    .command("replay <folder>")
+    .command("replay")
+    .argument("<folder>", "of a finished run: by train, or under runs/ of a report")
     .description("do a recorded run again and compare every number, bit for bit")
-    .option("--json", "the differences as data")
+    .option("--json", "the differences as data; progress as JSON lines")
     .action(async (folder: string, flags: { json?: boolean }) => {
       const { output, signal } = start(flags.json ?? false);
       const { same, differences, skipped, run } = await replayRun(folder, {
         signal,
         onProgress: told(output, "replay"),
-      });
+      }).catch(naming(folder));
       if (flags.json) output.data({ same, hash: run.hash, differences, skipped });
       else if (same) output.print(`the same bits: ${run.hash}`);
       else output.print(["different:", ...differences.map((d) => `  ${d.text}`)].join("\n"));
       if (skipped.length > 0 && !flags.json) output.note(`not compared: ${skipped.join(", ")}`);
-      if (!same) process.exitCode = EXIT.disagrees;
+      if (!same) output.exitCode = EXIT.disagrees;
     });
 
   program
-    .command("export <folder>")
+    .command("export")
+    .argument("<folder>", "of a finished run")
     .description("what a record holds, as one file")
     .addOption(
       new Option("--format <format>", "of the file")
@@ -154,19 +174,26 @@ export function addRunCommands(program: Command, start: Start): void {
     )
     .option("--out <file>", "the file (default: run.<format>)")
     .option("--overwrite", "replace a file that is there")
-    .action(async (folder: string, flags: { format: ExportFormat; out?: string; overwrite?: boolean }) => {
-      const { output } = start(false);
-      const path = flags.out ?? `run.${flags.format}`;
-      await exportRun(folder, flags.format, path, { overwrite: flags.overwrite ?? false });
-      output.print(resolve(path));
-    });
+    .option("--json", "the path as data")
+    .action(
+      async (
+        folder: string,
+        flags: { format: ExportFormat; out?: string; overwrite?: boolean; json?: boolean },
+      ) => {
+        const { output } = start(flags.json ?? false);
+        const path = flags.out ?? `run.${flags.format}`;
+        await exportRun(folder, flags.format, path, { overwrite: flags.overwrite ?? false });
+        if (flags.json) output.data({ file: resolve(path), format: flags.format });
+        else output.print(resolve(path));
+      },
+    );
 }
 
 function rule(text: string): { kind: "constant" } {
   try {
     return JSON.parse(text) as { kind: "constant" };
   } catch {
-    return fail("shape", "--schedule", "JSON", show(text));
+    return fail("shape", "--schedule", 'a rule as JSON, {"kind":"cosine"}', show(text));
   }
 }
 
@@ -203,5 +230,5 @@ function report(output: Output, run: Run, folder: string): void {
     for (const d of run.diverged.slice(0, 5)) lines.push(`replica ${d.replica} diverged at step ${d.step}`);
     output.print([...lines, `record: ${resolve(folder)}`].join("\n"));
   }
-  if (run.status === "diverged") process.exitCode = EXIT.disagrees;
+  if (run.status === "diverged") output.exitCode = EXIT.disagrees;
 }

@@ -3,13 +3,12 @@ import { isRecord } from "../graph/parse.ts";
 import type { NpyArray, NpyValues } from "../records/npy.ts";
 
 /** Bytes of a number, and the array that reads it. */
-const DTYPES: Readonly<Record<string, { readonly bytes: number; read(view: DataView, at: number): number }>> =
-  {
-    F64: { bytes: 8, read: (view, at) => view.getFloat64(at, true) },
-    F32: { bytes: 4, read: (view, at) => view.getFloat32(at, true) },
-    I32: { bytes: 4, read: (view, at) => view.getInt32(at, true) },
-    U8: { bytes: 1, read: (view, at) => view.getUint8(at) },
-  };
+const DTYPES = new Map<unknown, { readonly bytes: number; read(view: DataView, at: number): number }>([
+  ["F64", { bytes: 8, read: (view, at) => view.getFloat64(at, true) }],
+  ["F32", { bytes: 4, read: (view, at) => view.getFloat32(at, true) }],
+  ["I32", { bytes: 4, read: (view, at) => view.getInt32(at, true) }],
+  ["U8", { bytes: 1, read: (view, at) => view.getUint8(at) }],
+]);
 /** No header of a model that fits here is longer. */
 const MAX_HEADER = 16_777_216;
 
@@ -44,12 +43,12 @@ export function decodeSafetensors(bytes: Uint8Array, where: string): Record<stri
 
 function tensor(where: string, entry: unknown, view: DataView, start: number, available: number): NpyArray {
   if (!isRecord(entry)) return fail("shape", where, "{ dtype, shape, data_offsets }", show(entry));
-  const kind = DTYPES[String(entry["dtype"])];
+  const kind = DTYPES.get(entry["dtype"]);
   if (kind === undefined)
     return fail(
       "unsupported",
       where,
-      `dtype ${Object.keys(DTYPES).join(", ")}`,
+      `dtype ${[...DTYPES.keys()].join(", ")}`,
       show(entry["dtype"]),
       "Save it as float32.",
     );

@@ -11,7 +11,9 @@ import { type Data, Samples } from "../models/samples.ts";
 
 /** Samples of a measurement on a problem whose samples are drawn fresh. */
 export interface FreshOptions {
+  /** How many to draw, independently. */
   readonly samples: number;
+  /** Text or number; "0" when absent. The same seed gives the same bits. */
   readonly seed?: string | number;
 }
 
@@ -20,6 +22,7 @@ const KEPT_SETS = 2;
 
 /** A model with its data: sizes, parameters, and the samples that everything else is measured on. */
 export abstract class ProblemBase {
+  /** The model it was made with. */
   readonly model: Model;
   /** @internal */
   protected readonly host: Host;
@@ -58,6 +61,11 @@ export abstract class ProblemBase {
   /** Number of parameters, untrainable ones included. */
   get P(): number {
     return this.model.P;
+  }
+
+  /** Whether the loss has batch ops: samples of a batch see each other, and none has a gradient of its own. */
+  get isCoupled(): boolean {
+    return this.samples.coupled;
   }
 
   /** The samples as data: each input N x its shape, flat row-major. Finite sets only. */
