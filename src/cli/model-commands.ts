@@ -19,6 +19,7 @@ import {
   readSymmetries,
   type StrengthFlags,
   SYMMETRIES,
+  searched,
   strengthOf,
   withProblem,
   withStrength,
@@ -100,7 +101,8 @@ balances and the charge there; tau2, steps, the time it takes; tau2/tau1, that o
       ) => {
         const started = start(flags.json ?? false);
         const { output, signal } = started;
-        await opened(started, file, flags, async ({ problem, theta, generators }) => {
+        await opened(started, file, flags, async (of) => {
+          const { problem, theta, generators } = of;
           const { form, restrict, seed, symmetry } = flags;
           const summary = await problem.report(theta, {
             ...strengthOf(flags),
@@ -109,7 +111,7 @@ balances and the charge there; tau2, steps, the time it takes; tau2/tau1, that o
             onProgress: told(output, "symmetries"),
             ...(symmetry === undefined
               ? { generators, discover: { form, ...(restrict === undefined ? {} : { restrict }) } }
-              : { generators: await readSymmetries(symmetry, generators, problem.model) }),
+              : { generators: await readSymmetries(symmetry, of, { seed, signal }) }),
           });
           if (flags.html !== undefined)
             await writeWhole(flags.html, symmetryPage(summary, { title: `Symmetries of ${file}` }));
@@ -160,11 +162,12 @@ interface EquilibriumFlags extends Flags {
 }
 
 async function equilibria({ output, signal }: Started, of: Opened, flags: EquilibriumFlags): Promise<void> {
-  const { problem, theta, generators } = of;
-  const chosen: Readonly<Record<string, Generator>> =
+  const { problem, theta } = of;
+  const { seed } = flags;
+  const chosen =
     flags.symmetry !== undefined
-      ? await readSymmetries(flags.symmetry, generators, problem.model)
-      : await searched(problem, { seed: flags.seed, signal, onProgress: told(output, "search") });
+      ? await readSymmetries(flags.symmetry, of, { seed, signal })
+      : await searched(problem, { seed, signal, onProgress: told(output, "search") });
   if (flags.save !== undefined && Object.keys(chosen).length !== 1)
     fail("unsupported", "--save", "one symmetry", `${Object.keys(chosen).length}`, "Name one by --symmetry.");
   const strength = strengthOf(flags);
@@ -189,15 +192,6 @@ async function equilibria({ output, signal }: Started, of: Opened, flags: Equili
   else output.print(table(["symmetry", "C", "dC/dt", "status", "lambda*", "C*", "rate"], rows));
   for (const { symmetry, equilibrium } of found)
     if ("reason" in equilibrium && equilibrium.reason) output.note(`${symmetry}: ${equilibrium.reason}`);
-}
-
-/** Every symmetry that a search finds, by its name. */
-async function searched(
-  problem: Problem,
-  options: NonNullable<Parameters<Problem["discoverSymmetries"]>[0]>,
-): Promise<Record<string, Generator>> {
-  const { generators } = await problem.discoverSymmetries(options);
-  return Object.fromEntries(generators.map((A) => [A.name, A]));
 }
 
 async function groupEquilibrium(
@@ -267,9 +261,10 @@ function addMeasure(program: Command, start: Start): void {
         },
       ) => {
         const started = start(flags.json ?? false);
-        await opened(started, file, flags, async ({ problem, theta, generators }) => {
-          const chosen = await readSymmetries(flags.symmetry ?? [], generators, problem.model);
-          await measure(started, problem, theta, flags, chosen);
+        await opened(started, file, flags, async (of) => {
+          const { signal } = started;
+          const chosen = await readSymmetries(flags.symmetry ?? [], of, { seed: flags.seed, signal });
+          await measure(started, of, flags, chosen);
         });
       },
     );
@@ -280,8 +275,7 @@ const BATCHES = 4096;
 
 async function measure(
   { output, signal }: Started,
-  problem: Problem,
-  theta: Opened["theta"],
+  { problem, theta }: Opened,
   flags: { json?: boolean; probes: number; trace: TraceMethod; batchSize: number; seed: string },
   chosen: Readonly<Record<string, Generator>>,
 ): Promise<void> {
@@ -351,9 +345,10 @@ function addCheck(program: Command, start: Start): void {
     .option("--json", "as data")
     .action(async (file: string, flags: ProblemFlags & { json?: boolean; symmetry: string[] }) => {
       const started = start(flags.json ?? false);
-      const { output } = started;
-      await opened(started, file, flags, async ({ problem, theta, generators }) => {
-        const chosen = await readSymmetries(flags.symmetry, generators, problem.model);
+      const { output, signal } = started;
+      await opened(started, file, flags, async (of) => {
+        const { problem, theta } = of;
+        const chosen = await readSymmetries(flags.symmetry, of, { seed: flags.seed, signal });
         const found = Object.entries(chosen).map(([symmetry, A]) => ({
           symmetry,
           ...problem.checkSymmetry(A, { theta, seed: flags.seed }),

@@ -197,20 +197,18 @@ interface Kind {
 const isIndex = (text: string | undefined): boolean => text !== undefined && /^\d{1,6}$/.test(text);
 
 /** B = E_ij + E_ji of the size of the inner dimension, the columns of the first block. */
-function pairOf(model: Model, block: string, i: string, j: string): Float64Array {
+function pairOf(model: Model, block: string, i: string, j: string): number[][] {
   const [, h = 1] = model.block(block, "--symmetry").shape;
   const [a, b] = [Number(i), Number(j)];
   if (a >= h || b >= h)
     fail("range", "--symmetry", `i and j below ${h}, the columns of ${block}`, `${i}, ${j}`);
-  const B = new Float64Array(h * h);
-  B[a * h + b] = 1;
-  B[b * h + a] = 1;
-  return B;
+  const isIn = (r: number, c: number) => (r === a && c === b) || (r === b && c === a);
+  return Array.from({ length: h }, (_, r) => Array.from({ length: h }, (__, c) => (isIn(r, c) ? 1 : 0)));
 }
 
 /** Of two blocks and two indices. */
 const ofPair =
-  (make: (U: string, W: string, B: Float64Array) => Generator): Kind["read"] =>
+  (make: (U: string, W: string, B: number[][]) => Generator): Kind["read"] =>
   ([U, W, i, j, ...rest], model) =>
     isIndex(i) && isIndex(j) && rest.length === 0 ? make(U!, W!, pairOf(model, U!, i!, j!)) : null;
 
@@ -236,31 +234,50 @@ const KINDS: ReadonlyMap<string, Kind> = new Map<string, Kind>([
 ]);
 const USAGES = [...KINDS.values()].map((kind) => kind.usage);
 
-export const SYMMETRIES = `${USAGES.join(", ")}, one that the model file exports, or a .json file; repeatable`;
+export const SYMMETRIES = `${USAGES.join(", ")}, a name that symmetries prints or the model file exports, or a .json file; repeatable`;
 
-/** Generators as a command line names them. */
+/** Every symmetry that a search finds, by its name. */
+export async function searched(
+  problem: Problem,
+  options: NonNullable<Parameters<Problem["discoverSymmetries"]>[0]>,
+): Promise<Record<string, Generator>> {
+  const { generators } = await problem.discoverSymmetries(options);
+  return Object.fromEntries(generators.map((A) => [A.name, A]));
+}
+
+/** Generators as a command line names them; a name of no kind is looked for among those that a search finds. */
 export async function readSymmetries(
   texts: readonly string[],
-  known: Readonly<Record<string, Generator>>,
-  model: Model,
+  { problem, generators: known }: Pick<Opened, "problem" | "generators">,
+  search: { readonly seed: string; readonly signal: AbortSignal },
 ): Promise<Record<string, Generator>> {
   const out: Record<string, Generator> = {};
+  let found: Readonly<Record<string, Generator>> | undefined;
   for (const text of texts) {
     const at = text.indexOf(":");
     const [kind, rest] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
     const names = rest.split(",").map((name) => name.trim());
-    const generator = Object.hasOwn(known, text)
+    if (at < 0 && text.endsWith(".json")) {
+      Object.assign(out, await loadGenerators(text));
+      continue;
+    }
+    let generator = Object.hasOwn(known, text)
       ? known[text]
-      : inFile(`--symmetry ${text}`, () => KINDS.get(kind)?.read(names, model));
-    if (generator) out[text] = generator;
-    else if (at < 0 && text.endsWith(".json")) Object.assign(out, await loadGenerators(text));
-    else
+      : inFile(`--symmetry ${text}`, () => KINDS.get(kind)?.read(names, problem.model));
+    // what symmetries prints has words and a number in it
+    if (!generator && at < 0 && /\s/.test(text)) {
+      found ??= await searched(problem, search);
+      if (Object.hasOwn(found, text)) generator = found[text];
+    }
+    const all = [...Object.keys(known), ...Object.keys(found ?? {})];
+    out[text] =
+      generator ??
       fail(
         "name",
         "--symmetry",
-        `one of ${[...USAGES, ...Object.keys(known), "a .json file"].join(", ")}`,
+        `one of ${[...USAGES, ...all, "a .json file"].join(", ")}`,
         show(text),
-        nearest(kind, [...Object.keys(known), ...KINDS.keys()]),
+        nearest(kind, [...all, ...KINDS.keys()]),
       );
   }
   return out;

@@ -92,9 +92,10 @@ export function addRunCommands(program: Command, start: Start): void {
     .action(async (file: string, flags: TrainFlags) => {
       const { output, signal, host } = start(flags.json ?? false);
       const engine = await createEngine();
-      const { problem, theta, generators } = await openProblem(engine, file, flags, host);
+      const opened = await openProblem(engine, file, flags, host);
+      const { problem, theta } = opened;
       const scheme = schemes.get(flags.scheme)!;
-      const charges = await readSymmetries(flags.symmetry ?? [], generators, problem.model);
+      const charges = await readSymmetries(flags.symmetry ?? [], opened, { seed: flags.seed, signal });
       const { momentum, clip, substeps, l, sampling } = flags;
       const batchSize = flags.batchSize ?? (scheme.takes.includes("batchSize") ? 1 : undefined);
       const options = {
