@@ -32,6 +32,8 @@ test("the folder holds the examples that are tested here and no other", () => {
     "08-schemes.ts",
     "09-record-and-resume.ts",
     "10-many-runs.ts",
+    "live",
+    "models",
   ]);
 });
 
