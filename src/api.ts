@@ -1,5 +1,6 @@
-/** What the root entry and `./external` share: everything but createEngine. */
+// What the root entry and `./external` share: everything but createEngine.
 
+export type { RealArray } from "./core/arena.ts";
 export type {
   LoweringOptions,
   Progress,
@@ -8,16 +9,29 @@ export type {
 } from "./dynamics/options.ts";
 export type { ProfileLine } from "./dynamics/profile.ts";
 export type { PerReplica } from "./dynamics/replicas.ts";
-export type { Divergence, Run, RunAverages, RunRecord, RunSeries, RunSettings } from "./dynamics/result.ts";
-export type { CheckpointOptions, ProbeOptions, ProbePoint } from "./dynamics/run.ts";
+export type {
+  Divergence,
+  Run,
+  RunAverages,
+  RunProbes,
+  RunRecord,
+  RunSeries,
+  RunSettings,
+  SeriesData,
+} from "./dynamics/result.ts";
+export type { CheckpointOptions, ProbeOptions, ProbePoint, ProbeResult } from "./dynamics/run.ts";
 export type { Schedule } from "./dynamics/schedule.ts";
 export type { Sampling } from "./dynamics/scheme.ts";
 export type { ThetaLike } from "./dynamics/theta.ts";
 export type { Engine } from "./engine.ts";
+export type { ErrorParts } from "./errors.ts";
 export { type ErrorCode, NoetherflowError } from "./errors.ts";
+export type { BlockSpec, ConstantSpec, ExpressionsJSON } from "./graph/model.ts";
 export { type Block, type Input, Model, type ModelJSON, model, parseModel } from "./graph/model.ts";
-export type { Node as Expr } from "./graph/node.ts";
+export type { Node as Expr, NoiseKind, Shape } from "./graph/node.ts";
 export { type AxisOptions, type Operand, ops, type PadOptions, type SliceOptions } from "./graph/ops.ts";
+export type { ExpressionJSON } from "./graph/parse.ts";
+export type { NoiseSpec } from "./graph/sampler.ts";
 export { parseSampler, Sampler, type SamplerJSON, sampler } from "./graph/sampler.ts";
 export type { InitKind, InitOptions } from "./models/init.ts";
 export {
@@ -61,16 +75,19 @@ export type { MatrixFlow } from "./problem/symmetries.ts";
 export type { PlanEstimate, Problem } from "./problem.ts";
 export type { DataSpec, RunSpec } from "./spec.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
-export type { SpectralDensity } from "./stats/density.ts";
+export type { Share, SpectralDensity } from "./stats/density.ts";
 export { type Estimate, interval, studentT } from "./stats/estimate.ts";
+export type { MinibatchNoise } from "./stats/minibatch.ts";
 export type { NoiseMethod, NoiseMoments } from "./stats/noise.ts";
 export type { Control, LinearOperator } from "./stats/operator.ts";
+export type { Form as DiscoveryForm, Restriction as DiscoveryRestriction } from "./symmetry/ansatz.ts";
 export type { ChargeCheck, ChargeFlow } from "./symmetry/charge-flow.ts";
 export type { SymmetryCheck } from "./symmetry/check.ts";
 export type { DiscoveredGenerator, Discovery, DiscoveryOptions } from "./symmetry/discover.ts";
-export type { Equilibrium } from "./symmetry/equilibrium.ts";
+export type { Direction, Equilibrium } from "./symmetry/equilibrium.ts";
 export type { LinearTeacher } from "./symmetry/final-trace.ts";
 export type { DirectionFlow, NoetherFlow } from "./symmetry/flow.ts";
+export type { BlockAction, Matrix as SquareMatrix, Range as IndexRange } from "./symmetry/generator.ts";
 export {
   type BlockValues,
   Generator,
@@ -102,3 +119,4 @@ export type {
   MatrixLike,
   TwoLayer,
 } from "./symmetry/two-layer.ts";
+export type { Dtype, Variant } from "./wasm/module.ts";

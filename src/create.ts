@@ -3,6 +3,7 @@ import { checkKnown, checkWord, fail, show } from "./errors.ts";
 import { loadInlined } from "./wasm/inlined.ts";
 import type { Dtype, Variant } from "./wasm/module.ts";
 
+/** Which build of the Wasm core an engine has. */
 export interface EngineOptions {
   /** "f64" (default), or "f32" for speed studies. */
   readonly dtype?: Dtype;
@@ -14,7 +15,7 @@ export interface EngineOptions {
  * An engine with the Wasm core that travels inside this package.
  *
  * @throws NoetherflowError "unsupported" where the runtime has no 128-bit Wasm SIMD
- * @example const engine = await createEngine();
+ * @example (await createEngine({ dtype: "f32" })).dtype; // "f32"
  */
 export async function createEngine(options: EngineOptions = {}): Promise<Engine> {
   if (typeof options !== "object" || options === null)

@@ -14,7 +14,9 @@ import type { Core, Dtype, Variant } from "./wasm/module.ts";
 
 /** One Wasm instance and the problems on it. Runs may interleave; nothing they compute changes. */
 export class Engine {
+  /** Type of theta, gradients and runs; `dense` is f64 always. */
   readonly dtype: Dtype;
+  /** Build of the core. */
   readonly variant: Variant;
   /** sha256 of the Wasm module, hex, or null when a compiled module was passed in. */
   readonly wasmSha256: string | null;
@@ -56,6 +58,10 @@ export class Engine {
    * @param options with a sampler: `samples: N` makes a finite set (`dataSeed` says which); without
    *                it samples are drawn fresh in every step and problem.N is Infinity
    * @throws NoetherflowError "shape", "name", "nonfinite", "memory"
+   * @example
+   * engine.problem(net, { x: [[1, 0, 0]], y: [[1, 0]] }).N; // 1
+   * engine.problem(net, teacher, { samples: 100, dataSeed: "b" }).N; // 100
+   * engine.problem(net, teacher).N; // Infinity; fresh samples in every step
    */
   problem(model: Model, data: Data, options: { samples?: number; dataSeed?: string | number } = {}): Problem {
     if (this.#disposed)
@@ -82,6 +88,9 @@ export class Engine {
    * A run described by `problem.describe`: its problem, and the options of its `simulate`.
    *
    * @throws NoetherflowError "version" for an engine of another dtype or variant, and what parsing refuses
+   * @example
+   * const { problem: same, options: given } = engine.open(problem.describe(options));
+   * same.loss(given.theta as Float64Array) === problem.loss(theta); // true
    */
   open(spec: RunSpec): { problem: Problem; options: SimulateOptions<Generator, Node> } {
     const { dtype, variant, model, data, dataOptions, options } = readSpec(spec);

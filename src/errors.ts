@@ -9,6 +9,7 @@ export type ErrorCode =
   | "version"
   | "internal";
 
+/** What a message is made of. */
 export interface ErrorParts {
   /** What was expected, as the middle of a sentence. */
   expected: string;
@@ -23,11 +24,17 @@ export interface ErrorParts {
  * `where: what was expected, got what came. What to try.`
  */
 export class NoetherflowError extends Error {
+  /** "NoetherflowError". */
   override readonly name = "NoetherflowError";
+  /** What kind of mistake it is, for programs. */
   readonly code: ErrorCode;
+  /** The function or the option it is about. */
   readonly where: string;
+  /** What was expected. */
   readonly expected: string;
+  /** What came; undefined where nothing did. */
   readonly got: string | undefined;
+  /** What to try; undefined where there is nothing to say. */
   readonly hint: string | undefined;
   /** What a run had recorded when it ended, where there is something to keep. */
   recorded?: unknown;

@@ -1,10 +1,15 @@
+/**
+ * All of `noetherflow`, with an engine on a Wasm core that the caller brings.
+ *
+ * @module noetherflow/external
+ */
+
 import { type Engine, engineOn } from "./engine.ts";
 import { fail, show } from "./errors.ts";
 import { loadCore } from "./wasm/module.ts";
 
 /**
- * An engine on a core that the caller brings: for pages whose Content-Security-Policy forbids data
- * URLs and for hosts that compile modules ahead of time. The f64 core is `noetherflow/core.wasm`.
+ * An engine on a core that the caller brings: for hosts that compile modules ahead of time or serve the Wasm as a file of its own. The f64 core is `noetherflow/core.wasm`.
  *
  * @param source a WebAssembly.Module, the module's bytes, or a URL to fetch them from
  * @throws NoetherflowError "unsupported" where there is no Wasm SIMD, "version" for another module

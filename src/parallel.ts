@@ -1,4 +1,8 @@
-/** Many runs over worker threads, in Node and in browsers. */
+/**
+ * Many runs over worker threads, in Node and in browsers.
+ *
+ * @module noetherflow/parallel
+ */
 
 import type { SimulateOptions } from "./dynamics/options.ts";
 import type { Run } from "./dynamics/result.ts";
@@ -22,6 +26,11 @@ export type {
  * without which a process does not end.
  *
  * @throws NoetherflowError "range", "name"
+ * @example
+ * const pool = createPool({ workers: 1 });
+ * const { runs } = await pool.simulateMany({ a: problem.describe(options) });
+ * await pool.dispose();
+ * runs.a.status; // "done"
  */
 export function createPool(options: PoolOptions = {}): Pool {
   return new Pool(options, () => new URL("./parallel-worker.js", import.meta.url));
@@ -30,7 +39,10 @@ export function createPool(options: PoolOptions = {}): Pool {
 /**
  * Many runs with workers of their own, which are gone when it returns; see `Pool.simulateMany`.
  *
- * @example const { runs } = await simulateMany(etas.map((eta) => problem.describe({ ...options, eta })), { workers: 4 });
+ * @example
+ * const tasks = [0.01, 0.02].map((eta) => problem.describe({ ...options, eta }));
+ * const { runs } = await simulateMany(tasks, { workers: 1 });
+ * runs.map(({ status }) => status); // ["done", "done"]
  */
 export function simulateMany<const T extends readonly Task[] | Readonly<Record<string, Task>>>(
   tasks: T,
@@ -39,7 +51,13 @@ export function simulateMany<const T extends readonly Task[] | Readonly<Record<s
   return withPool(options, (pool, rest) => pool.simulateMany(tasks, rest));
 }
 
-/** One run with its replicas shared out between workers of their own; see `Pool.simulateReplicas`. */
+/**
+ * One run with its replicas shared out between workers of their own; see `Pool.simulateReplicas`.
+ *
+ * @example
+ * const run = await simulateReplicas(problem, { ...options, replicas: 4 }, { workers: 2 });
+ * run.hash === (await problem.simulate({ ...options, replicas: 4 })).hash; // true
+ */
 export function simulateReplicas(
   problem: Problem,
   options: SimulateOptions<Generator, Node>,

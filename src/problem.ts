@@ -29,6 +29,7 @@ export interface PlanEstimate {
   readonly recordBytes: number;
   /** Rough time at one core, from a short trial of the same run. */
   readonly estimatedMs: number;
+  /** What runs in the SIMD lanes. */
   readonly lanes: "samples" | "replicas" | "features";
 }
 
@@ -42,6 +43,10 @@ export class Problem extends ProblemReport {
    * @returns final thetas, recorded series, status and hashes; the same seed gives the same bits on
    *          every host, for any chunking and any number of replicas beside it
    * @throws  NoetherflowError before any work for bad options; the signal's reason after an abort
+   * @example
+   * const run = await problem.simulate(options);
+   * run.series.k; // [0, 50, 100]
+   * run.series.charges.C; // [-0.4985, -0.4945, -0.4998]
    */
   async simulate(options: SimulateOptions<Generator, Node>): Promise<Run> {
     const { sweep, measures, control, release } = this.#prepare("simulate", options);
@@ -55,7 +60,7 @@ export class Problem extends ProblemReport {
   /**
    * The same run, its records one by one as they are made:
    *
-   * @example for await (const { k, charges } of problem.stream(options)) console.log(k, charges.C[0]);
+   * @example for await (const { k, charges } of problem.stream(options)) console.log(k, charges.C?.[0]);
    * @returns an iterator whose last value is the Run; it works only while somebody asks for the next record
    */
   async *stream(options: SimulateOptions<Generator, Node>): AsyncGenerator<RunRecord, Run> {
@@ -85,6 +90,10 @@ export class Problem extends ProblemReport {
   /**
    * The run that `simulate(options)` would do, as plain data and typed arrays: what another thread, a file or another host needs
    * to do it again to the same bits. `engine.open` reads it back.
+   *
+   * @example
+   * const { problem: again, options: same } = engine.open(problem.describe(options));
+   * (await again.simulate(same)).hash === (await problem.simulate(options)).hash; // true
    */
   describe(options: SimulateOptions<Generator, Node>): RunSpec {
     this.alive("describe");
@@ -182,7 +191,13 @@ export class Problem extends ProblemReport {
     return { ...control, probes: { ...probes, measures } };
   }
 
-  /** Memory a run would take, and its time from a trial of a few steps. Nothing is kept. */
+  /**
+   * Memory a run would take, and its time from a trial of a few steps. Nothing is kept.
+   *
+   * @example
+   * const { recordBytes, lanes } = await problem.plan({ ...options, steps: 1_000_000 });
+   * recordBytes; // 160008; one charge at 20001 records
+   */
   async plan(options: SimulateOptions<Generator, Node>): Promise<PlanEstimate> {
     this.alive("plan");
     const setting = readOptions(this.model, this.N, this.host.core.real.bytes, options);

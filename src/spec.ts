@@ -20,10 +20,15 @@ export type DataSpec =
  * Callbacks (signal, onProgress, probes, checkpoint) are not part of it.
  */
 export interface RunSpec {
+  /** Version of the format. */
   readonly schema: "noetherflow-spec/1";
+  /** Of the engine. */
   readonly dtype: Dtype;
+  /** Build of the engine's core. */
   readonly variant: Variant;
+  /** The model file. */
   readonly model: ModelJSON;
+  /** Arrays, or the law that makes them. */
   readonly data: DataSpec;
   /** Options of simulate; in `record`, charges are generators as data and values are expressions as data. */
   readonly options: Readonly<Record<string, unknown>>;

@@ -11,6 +11,7 @@ export interface Region {
   readonly bytes: number;
 }
 
+/** Values of an engine: Float64Array in f64, Float32Array in f32. */
 export type RealArray = Float64Array | Float32Array;
 
 /**

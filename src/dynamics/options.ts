@@ -28,8 +28,11 @@ import { readThetas, type ThetaLike } from "./theta.ts";
 
 /** Progress of a run, given to onProgress between chunks. */
 export interface Progress {
+  /** Steps done. */
   readonly step: number;
+  /** Steps asked for. */
   readonly steps: number;
+  /** Replicas that run side by side. */
   readonly replicas: number;
   /** Since the run began. */
   readonly elapsedMs: number;
@@ -41,6 +44,7 @@ export interface Progress {
 
 /** What a run records every `every` steps, at step 0 and within Wasm. */
 export interface RecordOptions<A, E> {
+  /** Steps between records; the last step is recorded only if it is a multiple. */
   readonly every: number;
   /** Mean loss over the data ("full"), or over the minibatch the next step will use ("batch"). */
   readonly loss?: "full" | "batch";
@@ -75,9 +79,14 @@ export interface LoweringOptions {
   readonly chunk?: number;
 }
 
+/**
+ * What a run does, and what it records: start, scheme, rate and steps; A are generators, E expressions of parameters. An
+ * option that the scheme does not take is refused by name.
+ */
 export interface SimulateOptions<A = unknown, E = Node> extends Omit<BatchOptions, "batchSize"> {
   /** S; for schemes that draw a batch, and for sigma^2 = eta / (2 S) of the SDE. */
   readonly batchSize?: PerReplica<number>;
+  /** The update rule: "gd" all data; "sgd" minibatches; "sde" the noise SDE by Euler-Maruyama; "svag" the bridge between the last two; "modified" the second-order modified equation of SGD; "flow" gradient flow; "adam", "rmsprop". */
   readonly scheme: "gd" | "sgd" | "svag" | "sde" | "modified" | "flow" | "adam" | "rmsprop";
   /** Start: P values for all replicas, R * P values, or one theta per replica. */
   readonly theta: ThetaLike | readonly ThetaLike[];
@@ -85,6 +94,7 @@ export interface SimulateOptions<A = unknown, E = Node> extends Omit<BatchOption
   readonly eta?: PerReplica<number>;
   /** eta_k by a rule, or a list of them, which takes the place of eta. */
   readonly schedule?: Schedule;
+  /** Steps of every replica, 0 to 2^32 - 1. */
   readonly steps: number;
   /**
    * gamma in L + gamma |theta|^2: theta' = (1 - 2 eta gamma) theta - eta g. PyTorch's weight_decay is 2 gamma. By named blocks, those
@@ -109,10 +119,13 @@ export interface SimulateOptions<A = unknown, E = Node> extends Omit<BatchOption
   readonly noise?: "weights" | "factor";
   /** Of Adam (.9, .999, 1e-8) and RMSProp (beta2 .99). */
   readonly beta1?: number;
+  /** .999; of RMSProp .99. */
   readonly beta2?: number;
+  /** Added to the root of the second moment; 1e-8 when absent. */
   readonly epsilon?: number;
   /** Tolerances of "flow": 1e-8 and 1e-10 when absent. */
   readonly rtol?: number;
+  /** Absolute tolerance of "flow". */
   readonly atol?: number;
   /** Text or number; "0" when absent. The same seed gives the same bits on every host. */
   readonly seed?: PerReplica<string | number>;
@@ -121,24 +134,30 @@ export interface SimulateOptions<A = unknown, E = Node> extends Omit<BatchOption
    * differ in batch size, seed or data do not share lanes: the run is done in parts.
    */
   readonly dataSeed?: PerReplica<string | number>;
+  /** Runs side by side with random streams of their own; 1 when absent. */
   readonly replicas?: number;
   /** Number of the first replica: replica 7 alone equals replica 7 among many. */
   readonly firstReplica?: number;
   /** The number of every replica's random stream, where they do not follow the first: replicas with equal numbers see equal draws. */
   readonly streams?: readonly number[];
+  /** What to record, and how often; nothing when absent. */
   readonly record?: RecordOptions<A, E>;
   /**
    * When some theta stops being finite: "stop" (default) ends the run at the last step where all
    * were; "stopReplica" lets the others go on; "throw" throws, with what was recorded on the error.
    */
   readonly onDiverge?: "stop" | "stopReplica" | "throw";
+  /** An abort ends the run after the chunk in progress and rejects with its reason; what was recorded is on the error as `recorded`. */
   readonly signal?: AbortSignal;
+  /** Called between chunks, each of about 10 ms. */
   readonly onProgress?: (progress: Progress) => void;
   /** Measurements of the host along the run: run.probes. */
   readonly probes?: ProbeOptions;
   /** Checkpoints, and one to go on from: same options, same bits. */
   readonly checkpoint?: CheckpointOptions;
+  /** Bytes of a checkpoint of this very run. */
   readonly resume?: Uint8Array;
+  /** Choices of speed and memory that change no bit. */
   readonly lowering?: LoweringOptions;
   /** Time every instruction of a step after the run: run.profile says where the time goes. */
   readonly profile?: boolean;

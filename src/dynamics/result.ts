@@ -7,6 +7,7 @@ export type SeriesData = Float64Array;
 
 /** A replica that stopped being finite. */
 export interface Divergence {
+  /** Position among the run's replicas. */
   readonly replica: number;
   /** Step after which its theta was not finite. */
   readonly step: number;
@@ -18,14 +19,19 @@ export interface Divergence {
 interface Recorded {
   /** Time, the sum of dt over the updates so far (k eta at a constant eta), one per replica. */
   readonly t: Float64Array;
+  /** Mean loss over the data or the minibatch, as `record.loss` says. */
   readonly loss?: SeriesData;
+  /** Frobenius norms by block. */
   readonly blockNorms: Readonly<Record<string, SeriesData>>;
+  /** C by the names in `record.charges`. */
   readonly charges: Readonly<Record<string, SeriesData>>;
   /** Of runs with momentum and work: C - eta beta / (1 - beta) v . A theta, which changes by the work alone. */
   readonly modifiedCharges: Readonly<Record<string, SeriesData>>;
   /** Q = U^T U - W W^T, row-major entries. */
   readonly matrixCharges: Readonly<Record<string, SeriesData>>;
+  /** sum_k eta^2/2 g^T A g up to the record, by charge. */
   readonly work: Readonly<Record<string, SeriesData>>;
+  /** Expressions of parameters, by the names in `record.values`. */
   readonly values: Readonly<Record<string, SeriesData>>;
 }
 
@@ -37,6 +43,7 @@ export interface RunSeries extends Recorded {
 
 /** One record of a run under way: every quantity as [replica][entry]. */
 export interface RunRecord extends Recorded {
+  /** Step. */
   readonly k: number;
 }
 
@@ -44,33 +51,51 @@ export interface RunRecord extends Recorded {
 export interface RunAverages {
   /** Steps averaged over. */
   readonly count: number;
+  /** Mean Frobenius norms by block. */
   readonly blockNorms: Readonly<Record<string, Float64Array>>;
+  /** Mean charges by name. */
   readonly charges: Readonly<Record<string, Float64Array>>;
+  /** Mean of Q by name, h x h row-major. */
   readonly matrixCharges: Readonly<Record<string, Float64Array>>;
+  /** Mean of the expressions by name. */
   readonly values: Readonly<Record<string, Float64Array>>;
 }
 
 /** What probes of the host found, [record][replica][entry], at steps k. */
 export interface RunProbes {
+  /** Step of each probe. */
   readonly k: Float64Array;
+  /** By the names of the measures. */
   readonly values: Readonly<Record<string, Float64Array>>;
 }
 
 /** What a run was, for its record. */
 export interface RunSettings {
+  /** "gd", "sgd", ... */
   readonly scheme: string;
+  /** How batches were drawn; null where there are none. */
   readonly sampling: string | null;
   /** S of the batches, or of sigma^2 = eta / (2 S); null where there is none. */
   readonly batchSize: number | null | readonly (number | null)[];
+  /** One per replica. */
   readonly eta: readonly number[];
+  /** gamma, as it was given. */
   readonly weightDecay: unknown;
+  /** As text; a list where replicas differ in it. */
   readonly seed: string | readonly string[];
+  /** Number of the first replica. */
   readonly firstReplica: number;
+  /** Steps asked for; `run.steps` says how many were done. */
   readonly requestedSteps: number;
+  /** Steps between records; 0 without any. */
   readonly every: number;
+  /** "f64" or "f32". */
   readonly dtype: string;
+  /** Build of the Wasm core. */
   readonly variant: string;
+  /** sha256 of the Wasm core, hex; null when a compiled module was passed in. */
   readonly wasmSha256: string | null;
+  /** Version of the random stream: other versions draw other numbers. */
   readonly streamVersion: number;
   /** What else was asked for: schedule, momentum, dt, ... */
   readonly [option: string]: unknown;
@@ -80,7 +105,9 @@ export interface RunSettings {
 export class Run {
   /** replicas x P, row-major: where each replica ended (for a diverged one, its last finite theta). */
   readonly theta: RealArray;
+  /** Runs side by side. */
   readonly replicas: number;
+  /** Values of one theta. */
   readonly P: number;
   /** Steps done. */
   readonly steps: number;
@@ -89,12 +116,15 @@ export class Run {
    * shows it); "aborted" for what an abort leaves behind.
    */
   readonly status: "done" | "diverged" | "aborted";
+  /** Replicas that stopped being finite; empty when status is "done". */
   readonly diverged: readonly Divergence[];
+  /** What was recorded, [record][replica][entry]. */
   readonly series: RunSeries;
   /** Averages over time, when asked for with record.average. */
   readonly averages: RunAverages | null;
   /** What probes of the host found, [record][replica][entry], at steps k; not part of the hash. */
   readonly probes: RunProbes | null;
+  /** What the run was. */
   readonly settings: RunSettings;
   /** Where the time of a step goes, when asked for with `profile: true`. */
   readonly profile?: readonly ProfileLine[];
@@ -167,7 +197,11 @@ export class Run {
     });
   }
 
-  /** Plain data: settings, status, hashes, final theta and all series, numbers in full. */
+  /**
+   * Plain data: settings, status, hashes, final theta and all series, numbers in full.
+   *
+   * @example JSON.parse(JSON.stringify(await problem.simulate(options))).series.k; // [0, 50, 100]
+   */
   toJSON(): Record<string, unknown> {
     const plain = (data: ArrayLike<number>): (number | null)[] =>
       Array.from(data, (x) => (Number.isFinite(x) ? x : null));
@@ -214,7 +248,11 @@ export class Run {
     };
   }
 
-  /** One line per record and replica: k, t, replica, then every series (entries numbered from 0). */
+  /**
+   * One line per record and replica: k, t, replica, then every series (entries numbered from 0).
+   *
+   * @example (await problem.simulate(options)).toCSV().split("\n")[0]; // "k,t,replica,charge.C"
+   */
   toCSV(): string {
     const records = this.series.k.length;
     const columns = this.#columns().map(([name, data]) => ({

@@ -34,8 +34,11 @@ export interface ProbeOptions {
     Record<string, (theta: Float64Array | Float32Array, at: ProbePoint) => ProbeResult | Promise<ProbeResult>>
   >;
 }
+/** What a measure gives: a number, or a list of the same length every time. */
 export type ProbeResult = number | ArrayLike<number>;
+/** Where along a run a measure is asked. */
 export interface ProbePoint {
+  /** Step. */
   readonly k: number;
   /** Position among the run's replicas. */
   readonly replica: number;
@@ -50,13 +53,19 @@ export interface CheckpointOptions {
   ) => void | Promise<void>;
   /** Milliseconds between checkpoints, 60000 when neither is given; or steps between them. */
   readonly everyMs?: number;
+  /** Steps between checkpoints. */
   readonly everySteps?: number;
 }
 
+/** How a run is watched, stopped and resumed; nothing of it decides a number. */
 export interface RunControl {
+  /** An abort ends the run after the chunk in progress and rejects with its reason. */
   readonly signal?: AbortSignal | undefined;
+  /** Called between chunks, each of about 10 ms. */
   readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** Measurements of the host along the run. */
   readonly probes?: ProbeOptions | undefined;
+  /** Where its state is kept, and how often. */
   readonly checkpoint?: CheckpointOptions | undefined;
   /** Bytes of a checkpoint of this very run. */
   readonly resume?: Uint8Array | undefined;

@@ -1,3 +1,9 @@
+/**
+ * The experiments: each a question, a prediction in plain symbols, and the runs that test it.
+ *
+ * @module noetherflow/experiments
+ */
+
 import type { Run } from "../dynamics/result.ts";
 import type { Engine } from "../engine.ts";
 import type { RunSpec } from "../spec.ts";
@@ -39,22 +45,32 @@ import { breaking } from "./e31-breaking.ts";
 import { universality } from "./e32-losses.ts";
 import { type Parameter, readSpec } from "./spec.ts";
 
+export type { Prediction, Verdict } from "../stats/verdict.ts";
+export type { Parameter } from "./spec.ts";
+
 /** A table row: one number, predicted and measured. */
 export interface Row {
   /** What was varied. */
   readonly setting: string;
   /** What the number is, with its formula. */
   readonly quantity: string;
+  /** What theory says, with the error of its derivation. */
   readonly predicted: Prediction;
+  /** What was measured, with its standard error. */
   readonly measured: Estimate;
+  /** Do they agree. */
   readonly verdict: Verdict;
 }
 
 /** One line of a figure, or points; `predicted` lines are drawn dashed. */
 export interface Curve {
+  /** For the legend. */
   readonly label: string;
+  /** A prediction, not a measurement. */
   readonly predicted: boolean;
+  /** Abscissae. */
   readonly x: readonly number[];
+  /** Ordinates, as many; NaN leaves a gap. */
   readonly y: readonly number[];
   /** Standard errors of y, drawn as bars. */
   readonly error?: readonly number[];
@@ -62,20 +78,31 @@ export interface Curve {
   readonly mark?: "line" | "dots";
 }
 
+/** A figure as data. */
 export interface Figure {
+  /** Its heading. */
   readonly title: string;
+  /** What it shows, in a sentence or two. */
   readonly caption: string;
+  /** With its unit. */
   readonly xLabel: string;
+  /** With its unit. */
   readonly yLabel: string;
+  /** Scale of the x axis. */
   readonly xScale: "linear" | "log";
+  /** Scale of the y axis. */
   readonly yScale: "linear" | "log";
+  /** Measured and predicted, in the order of the legend. */
   readonly curves: readonly Curve[];
 }
 
 /** What an experiment measured, and the runs that made it. */
 export interface Findings {
+  /** Numbers, predicted and measured. */
   readonly rows: readonly Row[];
+  /** Figures as data. */
   readonly figures: readonly Figure[];
+  /** The runs that made them, by name. */
   readonly runs: Readonly<Record<string, Run>>;
   /** What does each of them again to the same bits, by the same names. */
   readonly specs: Readonly<Record<string, RunSpec>>;
@@ -87,25 +114,35 @@ export interface Findings {
 export interface SymmetryTable {
   /** Which model, where, under which noise. */
   readonly title: string;
+  /** One row for each symmetry. */
   readonly summary: SymmetrySummary;
 }
 
 /** Everything a report needs. */
 export interface Result extends Findings {
+  /** "E04". */
   readonly id: string;
+  /** The prediction, in plain symbols. */
   readonly formula?: string;
+  /** In a few words. */
   readonly title: string;
+  /** What was asked. */
   readonly question: string;
+  /** Where the statement comes from. */
   readonly source: string;
+  /** What the figure should show. */
   readonly claim: string;
+  /** Settings it was measured at, with the seed. */
   readonly spec: Readonly<Record<string, unknown>>;
   /** What the settings in `spec` are. */
   readonly parameters: Readonly<Record<string, Parameter>>;
+  /** Time it took. */
   readonly elapsedMs: number;
 }
 
 /** How an experiment reports progress and is stopped. */
 export interface Control {
+  /** An abort rejects with its reason. */
   readonly signal?: AbortSignal;
   /** Fraction done, 0 to 1, and what is being done. */
   readonly onProgress?: (fraction: number, what: string) => void;
@@ -113,8 +150,11 @@ export interface Control {
 
 /** An experiment is data plus one function. */
 export interface Experiment {
+  /** "E04". */
   readonly id: string;
+  /** In a few words. */
   readonly title: string;
+  /** What it asks. */
   readonly question: string;
   /** Where the statement comes from. */
   readonly source: string;
@@ -122,6 +162,7 @@ export interface Experiment {
   readonly claim: string;
   /** The prediction, in plain symbols. */
   readonly formula?: string;
+  /** Settings by name: default, range, unit. */
   readonly parameters: Readonly<Record<string, Parameter>>;
   /** Settings of a run of a second or so, for a first look and for tests. */
   readonly quick?: Readonly<Record<string, number>>;
@@ -179,6 +220,10 @@ export const experiments: ReadonlyMap<string, Experiment> = new Map(
  * Runs an experiment: defaults with the caller's settings over them, each checked against its range.
  *
  * @throws NoetherflowError "name" or "range" before any work; the signal's reason after an abort
+ * @example
+ * const e04 = experiments.get("E04")!;
+ * const result = await runExperiment(e04, engine, { ...e04.quick }, "0");
+ * result.rows.every((row) => row.verdict.agrees); // true
  */
 export async function runExperiment(
   experiment: Experiment,

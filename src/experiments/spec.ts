@@ -3,12 +3,17 @@ import { fail, nearest, show } from "../errors.ts";
 
 /** One setting of a spec: its default, what it may be, and in which unit. */
 export interface Parameter {
+  /** The default. */
   readonly value: number;
+  /** Least that is accepted. */
   readonly min: number;
+  /** Most that is accepted. */
   readonly max: number;
+  /** Whole numbers only. */
   readonly integer?: boolean;
   /** Unit, "1" or absent for a pure number: theta^2 / loss for eta, say. */
   readonly unit?: string;
+  /** What it is, in words. */
   readonly what: string;
 }
 

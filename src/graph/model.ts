@@ -5,7 +5,9 @@ import { printExpressions } from "./print.ts";
 
 /** One named parameter block of theta. */
 export interface Block {
+  /** Its name, as in `params`. */
   readonly name: string;
+  /** Rank 0 to 2; a matrix is [rows, columns], row-major. */
   readonly shape: Shape;
   /** Entries of the block. */
   readonly size: number;
@@ -17,14 +19,19 @@ export interface Block {
 
 /** One input of a sample. */
 export interface Input {
+  /** Its name, as in `inputs`. */
   readonly name: string;
+  /** Of one sample. */
   readonly shape: Shape;
+  /** Entries of one sample. */
   readonly size: number;
   /** Where it starts in a sample's record. */
   readonly offset: number;
 }
 
+/** A parameter block: its shape, trained unless it says `trainable: false`. */
 export type BlockSpec = Shape | { readonly shape: Shape; readonly trainable?: boolean };
+/** A constant: a number, nested rows, or flat row-major values with their shape. */
 export type ConstantSpec =
   | { readonly shape: Shape; readonly values: ArrayLike<number> }
   | readonly unknown[]
@@ -32,20 +39,29 @@ export type ConstantSpec =
 
 /** The file form of a model; see design of the format in README, "Model files". */
 export interface ModelJSON {
+  /** Version of the format. */
   schema: "noetherflow-model/1";
+  /** Shapes by name, or { shape, trainable }. */
   params: Record<string, unknown>;
+  /** Shapes per sample, by name. */
   inputs: Record<string, unknown>;
+  /** { shape, values } by name, row-major. */
   constants?: Record<string, unknown>;
+  /** Subexpressions by name, each from those before it. */
   let?: [string, ExpressionJSON][];
+  /** A scalar: ["op", ...arguments]. */
   loss: ExpressionJSON;
 }
 
 /** Named expressions as data, with a `let` for what several of them use. */
 export interface ExpressionsJSON {
+  /** Constants that are theirs alone. */
   readonly constants?: Readonly<
     Record<string, { readonly shape: Shape; readonly values: ArrayLike<number> }>
   >;
+  /** Subexpressions used more than once, by name, each from those before it. */
   readonly let?: readonly [string, ExpressionJSON][];
+  /** Expressions by name. */
   readonly of: Readonly<Record<string, ExpressionJSON>>;
 }
 
@@ -53,13 +69,17 @@ const SCHEMA = "noetherflow-model/1";
 
 /** Named parameters and inputs and the graph of a per-sample scalar loss. Immutable. */
 export class Model {
+  /** @internal */
   readonly graph: Graph;
+  /** Parameter blocks, in the order of a flat theta. */
   readonly blocks: readonly Block[];
+  /** Inputs, in the order of a sample's record. */
   readonly inputs: readonly Input[];
   /** Entries of theta, untrainable blocks included. */
   readonly P: number;
   /** Entries of one sample's record: all inputs side by side. */
   readonly recordSize: number;
+  /** Expression of the loss of one sample. */
   readonly loss: Node;
   readonly #leaves: Scope;
 
@@ -79,7 +99,11 @@ export class Model {
     return [...this.#leaves].flatMap(([name, node]) => (node.op === "constant" ? [name] : []));
   }
 
-  /** The node of a parameter, input or constant. */
+  /**
+   * The node of a parameter, input or constant.
+   *
+   * @example net.leaf("W").shape; // [4, 3]
+   */
   leaf(name: string): Node {
     return (
       this.#leaves.get(name) ??
@@ -87,6 +111,11 @@ export class Model {
     );
   }
 
+  /**
+   * A parameter block by name.
+   * @throws NoetherflowError "name" listing the blocks there are
+   * @example net.block("W"); // { shape: [4, 3], size: 12, offset: 8, trainable: true }
+   */
   block(name: string, where = "model"): Block {
     const found = this.blocks.find((b) => b.name === name);
     return (
@@ -128,7 +157,11 @@ export class Model {
     return { ...readBody(this.graph, scope, json as Record<string, unknown>, where, json.of, `${where}.of`) };
   }
 
-  /** The model file: JSON data that `parseModel` reads back to an equal model. */
+  /**
+   * The model file: JSON data that `parseModel` reads back to an equal model.
+   *
+   * @example net.toJSON().params; // { U: [2, 4], W: [4, 3] }
+   */
   toJSON(): ModelJSON {
     const params: Record<string, unknown> = {};
     for (const b of this.blocks)
@@ -162,6 +195,7 @@ type NodesOf<T> = { readonly [K in keyof T]: Node };
  *   params: { U: [2, 4], W: [4, 3] }, inputs: { x: [3], y: [2] },
  *   loss: ({ U, W, x, y }) => ops.sqnorm(ops.sub(ops.matmul(U, ops.matmul(W, x)), y)),
  * });
+ * net.P; // 20
  * @throws NoetherflowError "shape" (naming the operands), "name" (a name twice)
  */
 export function model<
@@ -194,6 +228,7 @@ export function model<
  * executed, the work is linear in the file, and every refusal names the place.
  *
  * @throws NoetherflowError "name", "shape", "range", "memory", "version"
+ * @example parseModel(JSON.stringify(net)).P; // 20
  */
 export function parseModel(json: unknown): Model {
   const file = fromText("model", json);

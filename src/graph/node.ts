@@ -34,15 +34,21 @@ export const VARIES_WITH_SAMPLE = 2;
  * subtrees of one graph are one node, so identity is equality.
  */
 export interface Node {
+  /** @internal */
   readonly graph: Graph;
+  /** @internal */
   readonly id: number;
+  /** Name of the op in model files, or "param", "input", "noise", "constant", "number". */
   readonly op: string;
+  /** What the op is applied to. */
   readonly args: readonly Node[];
+  /** @internal */
   readonly attrs: Attrs;
+  /** Of one sample: rank 0 to 2. */
   readonly shape: Shape;
-  /** Bits of VARIES_WITH_*. */
+  /** @internal Bits of VARIES_WITH_*. */
   readonly varies: number;
-  /** How many sums over the batch lie on the longest path to a leaf: 0 before any, 1 after one. */
+  /** @internal How many sums over the batch lie on the longest path to a leaf: 0 before any, 1 after one. */
   readonly phase: number;
 }
 

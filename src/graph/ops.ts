@@ -723,39 +723,68 @@ const binaryBuilder =
   (a: Operand, b: Operand, ...surplus: never[]): Node =>
     apply(op, nodes(op, [a, b, ...surplus]), {}, builderOf(op));
 
-/** Matrix product by numpy's rules for ranks 1 and 2. */
+/**
+ * Matrix product by numpy's rules for ranks 1 and 2.
+ *
+ * @example ops.matmul(W, x).shape; // [4]
+ */
 export const matmul = binaryBuilder("matmul");
+/** A^T of a matrix. */
 export const transpose = unaryBuilder("transpose");
-/** a b^T of two vectors. */
+/**
+ * a b^T of two vectors.
+ *
+ * @example ops.outer(y, x).shape; // [2, 3]
+ */
 export const outer = binaryBuilder("outer");
+/**
+ * a + b, with numpy broadcasting; so sub, mul and div.
+ *
+ * @example ops.add(ops.matmul(W, x), 1).shape; // [4]
+ */
 export const add = binaryBuilder("add");
+/** a - b. */
 export const sub = binaryBuilder("sub");
+/** a b, entry by entry. */
 export const mul = binaryBuilder("mul");
+/** a / b, entry by entry. */
 export const div = binaryBuilder("div");
+/** tanh x. */
 export const tanh = unaryBuilder("tanh");
+/** 1 / (1 + e^-x). */
 export const sigmoid = unaryBuilder("sigmoid");
 /** ln(1 + e^x). */
 export const softplus = unaryBuilder("softplus");
+/** e^x. */
 export const exp = unaryBuilder("exp");
+/** ln x; NaN below 0. */
 export const log = unaryBuilder("log");
+/** Root of x; NaN below 0. */
 export const sqrt = unaryBuilder("sqrt");
+/** x^2, entry by entry. */
 export const square = unaryBuilder("square");
+/** max(x, 0); its derivative at 0 is 0. */
 export const relu = unaryBuilder("relu");
+/** |x|; its derivative at 0 is 0. */
 export const abs = unaryBuilder("abs");
 /** 1 where x > 0, else 0. */
 export const step = unaryBuilder("step");
+/** -1, 0 or 1. */
 export const sign = unaryBuilder("sign");
 /** Sum of squares of all entries. */
 export const sqnorm = unaryBuilder("sqnorm");
 /** Root of the sum of squares of all entries. */
 export const norm = unaryBuilder("norm");
+/** 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). */
 export const geluTanh = unaryBuilder("gelu_tanh");
 /** c x for a number c. */
 export const scale = (x: Node, c: number): Node => apply("scale", nodes("scale", [x]), { c }, "ops.scale");
 
+/** Which entries a sum or a mean goes over. */
 export interface AxisOptions {
   /** Axis of the per-sample value, negative from the end; null or absent sums over all entries. */
   readonly axis?: number | null;
+  /** Keep the axis, with length 1: [2, 3] over axis 1 gives [2, 1] instead of [2]. */
   readonly keepdims?: boolean;
 }
 const axisAttrs = (op: string, options: AxisOptions): Attrs => {
@@ -775,8 +804,14 @@ function known(op: string, options: object): Attrs {
   return { ...options };
 }
 
+/**
+ * Sum of all entries, or along one axis.
+ *
+ * @example ops.sum(W, { axis: 0 }).shape; // [3]
+ */
 export const sum = (x: Node, options: AxisOptions = {}): Node =>
   apply("sum", nodes("sum", [x]), axisAttrs("sum", options), "ops.sum");
+/** Mean of all entries, or along one axis. */
 export const mean = (x: Node, options: AxisOptions = {}): Node =>
   apply("mean", nodes("mean", [x]), axisAttrs("mean", options), "ops.mean");
 /** exp(x) / sum exp(x) along one axis, the last when absent. */
@@ -785,36 +820,57 @@ export const softmax = (x: Node, options: { axis?: number } = {}): Node =>
 /** ln sum exp(x) along one axis, the last when absent. */
 export const logsumexp = (x: Node, options: { axis?: number; keepdims?: boolean } = {}): Node =>
   apply("logsumexp", nodes("logsumexp", [x]), axisAttrs("logsumexp", options), "ops.logsumexp");
+/** x repeated to a shape, by numpy's rules. */
 export const broadcastTo = (x: Node, shape: Shape): Node =>
   apply("broadcast_to", nodes("broadcast_to", [x]), { shape }, "ops.broadcastTo");
+/** The same entries, row-major, in another shape. */
 export const reshape = (x: Node, shape: Shape): Node =>
   apply("reshape", nodes("reshape", [x]), { shape }, "ops.reshape");
 /** erf x = 2 / sqrt(pi) integral of exp(-t^2) from 0 to x. */
 export const erf = unaryBuilder("erf");
+/** x (1 + erf(x / sqrt 2)) / 2. */
 export const geluErf = unaryBuilder("gelu_erf");
-/** x where x > 0, else slope x. */
+/**
+ * x where x > 0, else slope x.
+ *
+ * @example ops.leakyRelu(x, { slope: 0.1 }).shape; // [3]
+ */
 export const leakyRelu = (x: Node, options: { slope: number }): Node =>
   apply("leaky_relu", nodes("leaky_relu", [x]), known("leaky_relu", options), "ops.leakyRelu");
-/** Values one after the other along an axis, the first when absent. */
+/**
+ * Values one after the other along an axis, the first when absent.
+ *
+ * @example ops.concat([x, y]).shape; // [5]
+ */
 export const concat = (args: readonly Node[], options: { axis?: number } = {}): Node => {
   if (!Array.isArray(args)) fail("shape", "ops.concat", "expected an array of values", show(args));
   return apply("concat", nodes("concat", args), known("concat", options), "ops.concat");
 };
 
+/** Entries start to stop - 1 of an axis. */
 export interface SliceOptions {
   /** The first axis when absent. */
   readonly axis?: number;
+  /** 0 when absent. */
   readonly start?: number;
   /** One behind the last entry. */
   readonly stop?: number;
 }
+/**
+ * Entries start to stop - 1 of an axis.
+ *
+ * @example ops.slice(W, { axis: 0, start: 1, stop: 3 }).shape; // [2, 3]
+ */
 export const slice = (x: Node, options: SliceOptions): Node =>
   apply("slice", nodes("slice", [x]), known("slice", options), "ops.slice");
 
+/** How many zeros to put around the entries of an axis. */
 export interface PadOptions {
   /** The first axis when absent. */
   readonly axis?: number;
+  /** 0 when absent. */
   readonly before?: number;
+  /** 0 when absent. */
   readonly after?: number;
 }
 /** Zeros before and after the entries of an axis. */
@@ -833,7 +889,12 @@ export const batchPick = (x: Node): Node => apply("batch_pick", [x]);
 /** Internal: see the table. */
 export const batchSum = (x: Node, count: number): Node => apply("batch_sum", [x], { count });
 
-/** The builders users write losses with. */
+/**
+ * The builders users write losses with: functions of a model's values (and of finite numbers beside them) that give a value.
+ * Shapes are those of one sample, rank 0 to 2.
+ *
+ * @namespace
+ */
 export const ops = {
   matmul,
   transpose,
@@ -870,6 +931,7 @@ export const ops = {
   broadcastTo,
   reshape,
   batchMean,
+  /** Every sample's vector [h] as a row of one matrix [batch, h] that all samples see. */
   batchStack: unaryBuilder("batch_stack"),
   batchRow,
 } as const;

@@ -7,16 +7,25 @@ import { printExpressions } from "./print.ts";
 
 /** A random leaf: iid entries of one kind. `index` gives integers 0 ... below - 1. */
 export interface NoiseSpec {
+  /** "normal" (0, 1), "uniform" in [0, 1), "sign" -1 or 1, "index". */
   readonly kind: NoiseKind;
+  /** Of one sample. */
   readonly shape: Shape;
+  /** Of "index": integers 0 to below - 1. */
   readonly below?: number;
 }
 
+/** The file form of a sampler. */
 export interface SamplerJSON {
+  /** Version of the format. */
   schema: "noetherflow-sampler/1";
+  /** Random leaves { kind, shape, below? } by name. */
   noise: Record<string, unknown>;
+  /** { shape, values } by name, row-major. */
   constants?: Record<string, unknown>;
+  /** Subexpressions by name, each from those before it. */
   let?: [string, ExpressionJSON][];
+  /** Expressions by the names of the model's inputs. */
   outputs: Record<string, ExpressionJSON>;
 }
 
@@ -25,8 +34,11 @@ const KINDS: readonly NoiseKind[] = ["normal", "uniform", "sign", "index"];
 
 /** A law of samples: random leaves and the expressions that make a model's inputs from them. */
 export class Sampler {
+  /** @internal */
   readonly graph: Graph;
+  /** Random leaves. */
   readonly noise: readonly Node[];
+  /** What a sample holds, by the names of a model's inputs. */
   readonly outputs: ReadonlyMap<string, Node>;
   readonly #leaves: Scope;
 
@@ -76,6 +88,7 @@ type NodesOf<T> = { readonly [K in keyof T]: Node };
  *   constants: { V: [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]] },
  *   outputs: ({ x, eps, V }) => ({ x, y: ops.add(ops.matmul(V, x), ops.scale(eps, 0.5)) }),
  * });
+ * teacher.toJSON().noise.eps; // { kind: "normal", shape: [2] }
  */
 export function sampler<
   const Z extends Record<string, NoiseSpec>,
@@ -97,7 +110,11 @@ export function sampler<
   return assemble(spec, (scope) => spec.outputs(Object.fromEntries(scope) as NodesOf<Z> & NodesOf<C>));
 }
 
-/** Reads a sampler file, with the same care as `parseModel`. */
+/**
+ * Reads a sampler file, with the same care as `parseModel`.
+ *
+ * @example parseSampler(JSON.stringify(teacher)).outputs.has("y"); // true
+ */
 export function parseSampler(json: unknown): Sampler {
   const file = fromText("sampler", json);
   if (!isRecord(file))

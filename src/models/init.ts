@@ -23,6 +23,10 @@ const KINDS = {
   normal: () => Number.NaN,
 } as const;
 
+/**
+ * Law of the entries of a matrix with `in` columns and `out` rows: independent normals of variance 2 / (in + out) ("glorot", "xavier"), 2 / in ("he", "kaiming"),
+ * 1 / in ("lecun", "paperKaiming"), 1 / (in + out) ("paperXavier"), or of a given standard deviation ("normal").
+ */
 export type InitKind = keyof typeof KINDS;
 
 /**
@@ -35,12 +39,15 @@ export function initVariance(where: string, kind: unknown, fanIn: number, fanOut
   return named[checkWord(where, "init", kind, Object.keys(named) as (keyof typeof named)[])](fanIn, fanOut);
 }
 
+/** The draw of an initialisation. */
 export interface InitOptions {
+  /** Text or number. The same seed gives the same bits. */
   readonly seed: string | number;
   /** Standard deviation for "normal": one number, or one per block. */
   readonly std?: number | Readonly<Record<string, number>>;
   /** How many thetas, one after the other; 1 when absent. */
   readonly replicas?: number;
+  /** Number of the first theta, 0 when absent: theta 7 alone equals theta 7 among many. */
   readonly firstReplica?: number;
 }
 

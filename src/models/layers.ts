@@ -62,6 +62,7 @@ export function activate(where: string, activation: Activation, z: Node): Node {
  * @param b [out], optional
  * @returns [out], or [T, out]
  * @throws NoetherflowError "shape" naming the value that does not fit
+ * @example layers.linear(W, x).shape; // [4]
  */
 export function linear(W: Node, x: Node, b?: Node): Node {
   return linearAt("layers.linear", W, x, b);
@@ -97,6 +98,7 @@ function linearAt(where: string, W: Node, x: Node, b: Node | undefined): Node {
  * @param layers     from the input on; a W alone or { W, b? }
  * @param activation a name or a function; see Activation
  * @source Ziyin et al., arXiv:2402.07193; p-homogeneous nets: Du, Hu, Lee, arXiv:1806.00900
+ * @example layers.mlp(x, [W, U], "relu").shape; // [2]
  */
 export function mlp(x: Node, layers: readonly (Node | LinearLayer)[], activation: Activation): Node {
   if (!Array.isArray(layers) || layers.length === 0)
@@ -126,6 +128,7 @@ function readLayer(where: string, layer: LinearLayer): LinearLayer {
  * @param x any shape
  * @param f maps x to a value of the same shape
  * @source He et al., arXiv:1512.03385; the shifted symmetry: Ziyin et al., arXiv:2402.07193, Figure 4
+ * @example layers.residual(x, (z) => ops.tanh(z)).shape; // [3]
  */
 export function residual(x: Node, f: (x: Node) => Node, options: { readonly skip?: number } = {}): Node {
   const where = "layers.residual";
@@ -137,6 +140,7 @@ export function residual(x: Node, f: (x: Node) => Node, options: { readonly skip
   return skip === 0 ? y : ops.add(y, ops.scale(x, skip));
 }
 
+/** What stands behind a normalisation. */
 export interface NormOptions {
   /** Factor per feature, behind the normalisation. */
   readonly gain?: Node;
@@ -158,6 +162,7 @@ export interface NormOptions {
  * @param x [h] or tokens [T, h], h >= 2; with eps 0 its features must not all be equal
  * @param options gain and bias [h]
  * @source Ba, Kiros, Hinton, arXiv:1607.06450
+ * @example layers.layerNorm(layers.linear(W, x)).shape; // [4]
  */
 export function layerNorm(x: Node, options: NormOptions = {}): Node {
   const where = "layers.layerNorm";
@@ -188,6 +193,7 @@ export function layerNorm(x: Node, options: NormOptions = {}): Node {
  * @param x [h] or tokens [T, h]
  * @param options gain and bias [h]
  * @source Ioffe and Szegedy, arXiv:1502.03167; charge per minibatch: Ziyin et al., arXiv:2402.07193
+ * @example layers.batchNorm(layers.linear(W, x)).shape; // [4]
  */
 export function batchNorm(x: Node, options: NormOptions = {}): Node {
   const where = "layers.batchNorm";
@@ -212,6 +218,7 @@ function normalised(where: string, x: Node, mean: (value: Node) => Node, options
   return y;
 }
 
+/** Which entries of a matrix share a length, and the lengths. */
 export interface WeightNormOptions {
   /** Which entries share a norm: all of them, a row (one output), or a column (one input). */
   readonly by: "block" | "row" | "column";
@@ -230,7 +237,7 @@ export interface WeightNormOptions {
  *
  * @param V [rows, columns]; by "block" also [n]
  * @source Salimans and Kingma, arXiv:1602.07868
- * @example const W = layers.weightNorm(V, { by: "row", gain: g });
+ * @example layers.weightNorm(W, { by: "row" }).shape; // [4, 3]; every row has length 1
  */
 export function weightNorm(V: Node, options: WeightNormOptions): Node {
   const where = "layers.weightNorm";
@@ -255,6 +262,7 @@ export function weightNorm(V: Node, options: WeightNormOptions): Node {
   return ops.mul(unit, ops.reshape(checkFits(where, "gain", gain, [V.shape[1 - axis]!]), lengths.shape));
 }
 
+/** Weights of `layers.selfAttention`. */
 export interface AttentionOptions {
   /** [d, dk heads] */
   readonly query: Node;
@@ -283,6 +291,12 @@ export interface AttentionOptions {
  * @param x [T, d]
  * @returns [T, dv heads], or [T, dOut]
  * @source Vaswani et al., arXiv:1706.03762
+ * @example
+ * const net = model({
+ *   params: { Wq: [4, 2], Wk: [4, 2], Wv: [4, 3] }, inputs: { X: [5, 4] },
+ *   loss: ({ Wq, Wk, Wv, X }) => ops.mean(layers.selfAttention(X, { query: Wq, key: Wk, value: Wv })),
+ * });
+ * net.P; // 28
  */
 export function selfAttention(x: Node, options: AttentionOptions): Node {
   const where = "layers.selfAttention";
@@ -349,5 +363,9 @@ function checkFeatures(where: string, x: Node): void {
     fail("shape", where, "x has features, shape [h], or is tokens, shape [T, h]", describe(x));
 }
 
-/** Layers for users. */
+/**
+ * Layers, as functions from values of a model to values of the same model.
+ *
+ * @namespace
+ */
 export const layers = { linear, mlp, residual, layerNorm, batchNorm, weightNorm, selfAttention } as const;

@@ -11,7 +11,9 @@ import { checkFits, checkValue } from "./layers.ts";
 /**
  * |f - y|^2, a sum of squares over all entries, without 1/2.
  *
- * @param f,y any shape, the same
+ * @param f output of the model, any shape
+ * @param y target, the same shape
+ * @example losses.squared(ops.matmul(U, ops.matmul(W, x)), y) === net.loss; // true; equal expressions are one
  */
 export function squared(f: Node, y: Node): Node {
   checkFits("losses.squared", "y", y, checkValue("losses.squared", "f", f).shape);
@@ -29,8 +31,10 @@ export function squared(f: Node, y: Node): Node {
  * Symmetry: one number added to all logits. For logits W x that is the translation W -> W + 1 v^T for any
  * v; its charges are linear (sum_k W_k:) and kept by gradient descent and SGD alike.
  *
- * @param logits,y [K] both
+ * @param logits z, [K]
+ * @param y      class weights, [K]
  * @source Ziyin et al., arXiv:2402.07193 (translation of a softmax layer)
+ * @example losses.crossEntropy(ops.matmul(U, ops.matmul(W, x)), y).shape; // []
  */
 export function crossEntropy(logits: Node, y: Node): Node {
   const where = "losses.crossEntropy";
@@ -42,7 +46,9 @@ export function crossEntropy(logits: Node, y: Node): Node {
 /**
  * Logistic loss of labels y in {-1, +1}, summed over entries:  sum_i ln(1 + e^(-y_i z_i)).
  *
- * @param z,y any shape, the same
+ * @param z any shape
+ * @param y labels, the same shape
+ * @example losses.logistic(ops.matmul(U, ops.matmul(W, x)), y).shape; // []
  */
 export function logistic(z: Node, y: Node): Node {
   checkFits("losses.logistic", "y", y, checkValue("losses.logistic", "z", z).shape);
@@ -56,7 +62,9 @@ export function logistic(z: Node, y: Node): Node {
  * Symmetry: the length of f and that of y, each by itself. So scaling of the last linear map behind f
  * (A = I there), although the output changes.
  *
- * @param f,y [h] both
+ * @param f [h]
+ * @param y [h]
+ * @example losses.cosine(ops.matmul(U, ops.matmul(W, x)), y).shape; // []
  */
 export function cosine(f: Node, y: Node): Node {
   const where = "losses.cosine";
@@ -77,9 +85,11 @@ export function cosine(f: Node, y: Node): Node {
  * Symmetry: the lengths of z1 and z2, each by itself; so scaling of the last linear map (A = I there), for
  * each minibatch.
  *
- * @param z1,z2 [h] both: two views of a sample
+ * @param z1 [h], the embedding of one view of a sample
+ * @param z2 [h], that of the other
  * @param options temperature tau > 0
  * @source van den Oord, Li, Vinyals, arXiv:1807.03748; cosine similarity: Chen et al., arXiv:2002.05709
+ * @example losses.infoNCE(ops.matmul(W, x), ops.matmul(ops.transpose(U), y), { temperature: 0.3 }).shape; // []
  */
 export function infoNCE(z1: Node, z2: Node, options: { readonly temperature: number }): Node {
   const where = "losses.infoNCE";
@@ -111,5 +121,9 @@ function checkVector(where: string, what: string, x: Node): void {
     fail("shape", where, `${what} must be a vector`, describe(x));
 }
 
-/** Losses for users. */
+/**
+ * Losses of one sample, as functions of values of a model.
+ *
+ * @namespace
+ */
 export const losses = { squared, crossEntropy, logistic, cosine, infoNCE } as const;

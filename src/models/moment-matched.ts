@@ -5,7 +5,10 @@ import { Sampler } from "../graph/sampler.ts";
 /** A finite data set that has exactly the first and second moments of a sampler. */
 export class MomentMatched {
   /** @internal use `momentMatched` */
-  constructor(readonly sampler: Sampler) {}
+  constructor(
+    /** The law whose moments it has. */
+    readonly sampler: Sampler,
+  ) {}
 }
 
 /**
@@ -17,6 +20,7 @@ export class MomentMatched {
  * sampler must be affine in them (y = V x + noise is); it is refused otherwise.
  *
  * @throws NoetherflowError "unsupported" when an output is not affine in the random entries
+ * @example engine.problem(net, momentMatched(teacher)).N; // 10; 2 d points, d = 3 + 2
  */
 export function momentMatched(sampler: Sampler): MomentMatched {
   if (!(sampler instanceof Sampler)) fail("shape", "momentMatched", "expected a sampler", show(sampler));

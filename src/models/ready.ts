@@ -13,8 +13,11 @@ import { type Loss, losses, lossOf } from "./losses.ts";
 
 /** Sizes of a two-layer model: x [dx], h hidden units, y [dy]. */
 export interface TwoLayerOptions {
+  /** Size of x; the default stands with each model. */
   readonly dx?: number;
+  /** Hidden units. */
   readonly h?: number;
+  /** Size of y. */
   readonly dy?: number;
   /** "squared" when absent. */
   readonly loss?: Loss;
@@ -47,6 +50,7 @@ function twoLayer(
  * 1 - eta^2 delta^2 in each step, delta the batch mean of 2 (u w x - y) x.
  *
  * @source Ziyin et al., arXiv:2402.07193, Figure 1
+ * @example models.rankOne().P; // 2
  */
 export function rankOne(): Model {
   return model({
@@ -63,6 +67,7 @@ export function rankOne(): Model {
  * Its equilibrium under SGD is Theorem 2 (`engine.twoLayer`).
  *
  * @source Ziyin et al., arXiv:2402.07193, section 4.3
+ * @example models.twoLayerLinear({ dx: 3, h: 4, dy: 2 }).P; // 20
  */
 export function twoLayerLinear(options: TwoLayerOptions = {}): Model {
   const where = "models.twoLayerLinear";
@@ -70,6 +75,7 @@ export function twoLayerLinear(options: TwoLayerOptions = {}): Model {
   return twoLayer(where, sizes, { loss: options.loss, f: (U, W, x) => ops.matmul(U, ops.matmul(W, x)) });
 }
 
+/** Sizes, biases and loss of a net of any depth. */
 export interface FeedForwardOptions {
   /** Sizes from the input to the output: [dx, h1, ..., dy]. */
   readonly widths?: readonly number[];
@@ -86,6 +92,7 @@ export interface FeedForwardOptions {
  * all. With biases the block b1 moves with W1 (a generator with left: -B on both).
  *
  * @source Ziyin et al., arXiv:2402.07193
+ * @example models.deepLinear({ widths: [4, 8, 8, 2] }).blocks.map((b) => b.name); // ["W1", "W2", "W3"]
  */
 export function deepLinear(options: FeedForwardOptions = {}): Model {
   return feedForward("models.deepLinear", [3, 3, 3, 3], options, "linear");
@@ -98,6 +105,9 @@ export function deepLinear(options: FeedForwardOptions = {}): Model {
  * 1/2 (|W2_:j|^2 - |W1_j:|^2 - b1_j^2). Their sum is rescaling("W2", "W1") where there are no biases.
  *
  * @source Du, Hu, Lee, arXiv:1806.00900; Ziyin et al., arXiv:2402.07193
+ * @example
+ * const problem = engine.problem(models.reluNet({ widths: [3, 4, 2] }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.neuronRescaling("W2", "W1", 0)).verdict; // "exact"
  */
 export function reluNet(options: FeedForwardOptions = {}): Model {
   return feedForward("models.reluNet", [4, 5, 2], options, "relu");
@@ -106,6 +116,8 @@ export function reluNet(options: FeedForwardOptions = {}): Model {
 /**
  * Feed-forward net of any depth, activation and loss, widths [4, 5, 2] and tanh. Parameters W1 [h1, dx],
  * (b1 [h1],) W2, ... Symmetries: see `layers.mlp`; tanh has none.
+ *
+ * @example models.mlp({ widths: [4, 5, 2], activation: "geluErf", biases: true }).P; // 37
  */
 export function mlp(options: FeedForwardOptions & { readonly activation?: Activation } = {}): Model {
   const names = ["widths", "activation", "biases", "loss"];
@@ -153,6 +165,9 @@ function feedForward(
  * Symmetry: none. The double rotation holds approximately, its defect O(|W x|^2).
  *
  * @source Ziyin et al., arXiv:2402.07193, Figure 5
+ * @example
+ * const problem = engine.problem(models.tanhNet({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(A).verdict; // "none"; at standard normal thetas
  */
 export function tanhNet(options: TwoLayerOptions = {}): Model {
   const where = "models.tanhNet";
@@ -167,6 +182,7 @@ export function tanhNet(options: TwoLayerOptions = {}): Model {
  * The tanh net from x [d] back to d; d = h = 6. Its target y [d] is x, or x with label noise.
  *
  * @source Ziyin et al., arXiv:2402.07193, Figure 5
+ * @example models.tanhAutoencoder({ d: 4, h: 3 }).P; // 24
  */
 export function tanhAutoencoder(options: { readonly d?: number; readonly h?: number } = {}): Model {
   const { d, h } = readSizes("models.tanhAutoencoder", options, { d: 6, h: 6 });
@@ -181,6 +197,7 @@ export function tanhAutoencoder(options: { readonly d?: number; readonly h?: num
  * 1/2 Tr[B Q_s], Q_s = (U + skip I)^T (U + skip I) - (W + skip I)(W + skip I)^T. At skip 0 that of twoLayerLinear.
  *
  * @source Ziyin et al., arXiv:2402.07193, Figure 4
+ * @example models.residual({ d: 3, skip: 0.5 }).P; // 18
  */
 export function residual(
   options: { readonly d?: number; readonly skip?: number; readonly loss?: Loss } = {},
@@ -202,6 +219,9 @@ export function residual(
  * Symmetry: scaling("U", "W") and no other. SGD without decay never lowers |theta|^2; a single layer may shrink.
  *
  * @source Ziyin et al., arXiv:2402.07193, Figure 2
+ * @example
+ * const problem = engine.problem(models.netA({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.scaling("U", "W")).verdict; // "exact"
  */
 export function netA(options: TwoLayerOptions = {}): Model {
   return normalisedNet("models.netA", options, (U, W, x) =>
@@ -215,6 +235,9 @@ export function netA(options: TwoLayerOptions = {}): Model {
  * Symmetry: scaling of each neuron, U_:j and W_j: together, so h generators.
  *
  * @source another reading of Ziyin et al., arXiv:2402.07193, Figure 2
+ * @example
+ * const problem = engine.problem(models.netAPrime({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.scaling("U", "W")).verdict; // "exact"
  */
 export function netAPrime(options: TwoLayerOptions = {}): Model {
   return normalisedNet("models.netAPrime", options, (U, W, x) => {
@@ -230,6 +253,9 @@ export function netAPrime(options: TwoLayerOptions = {}): Model {
  * without decay no step lowers any of these norms. A zero row or column gives NaN.
  *
  * @source Ziyin et al., arXiv:2402.07193, Figure 2
+ * @example
+ * const problem = engine.problem(models.netB({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.scaling("U")).verdict; // "exact"
  */
 export function netB(options: TwoLayerOptions = {}): Model {
   return normalisedNet("models.netB", options, (U, W, x) =>
@@ -243,6 +269,9 @@ export function netB(options: TwoLayerOptions = {}): Model {
  * Symmetry: scaling("U") and scaling("W") and no other.
  *
  * @source another reading of Ziyin et al., arXiv:2402.07193, Figure 2
+ * @example
+ * const problem = engine.problem(models.netBPrime({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.scaling("W")).verdict; // "exact"
  */
 export function netBPrime(options: TwoLayerOptions = {}): Model {
   return normalisedNet("models.netBPrime", options, (U, W, x) =>
@@ -255,6 +284,7 @@ function normalisedNet(where: string, options: TwoLayerOptions, f: TwoLayerParts
   return twoLayer(where, sizes, { loss: options.loss, f });
 }
 
+/** A two-layer model with a normalisation between its layers. */
 export interface NormNetOptions extends TwoLayerOptions {
   /** Behind the normalisation; "linear" when absent. */
   readonly activation?: Activation;
@@ -269,6 +299,9 @@ export interface NormNetOptions extends TwoLayerOptions {
  * decay, G = E|ghat|^2 at |W| = 1; and the translation of all rows of W by one vector, whose charge SGD keeps.
  *
  * @source Ziyin et al., arXiv:2402.07193, section 4.1; Ba, Kiros, Hinton, arXiv:1607.06450
+ * @example
+ * const problem = engine.problem(models.layerNormNet({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.scaling("W")).verdict; // "exact"
  */
 export function layerNormNet(options: NormNetOptions = {}): Model {
   return normNet("models.layerNormNet", options, { dx: 8, h: 12, dy: 3 }, (z) => layers.layerNorm(z));
@@ -281,6 +314,9 @@ export function layerNormNet(options: NormNetOptions = {}): Model {
  * Symmetry, of each minibatch's loss: scaling of each row of W, h generators; so scaling("W").
  *
  * @source Ziyin et al., arXiv:2402.07193, section 4.1; Ioffe and Szegedy, arXiv:1502.03167
+ * @example
+ * const problem = engine.problem(models.batchNormNet({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.scaling("W")).verdict; // "exact"
  */
 export function batchNormNet(options: NormNetOptions = {}): Model {
   return normNet("models.batchNormNet", options, { dx: 8, h: 6, dy: 3 }, (z) => layers.batchNorm(z));
@@ -301,6 +337,7 @@ function normNet(where: string, options: NormNetOptions, usual: Sizes, norm: (z:
  * Symmetry: that of twoLayerLinear.
  *
  * @source Ziyin et al., arXiv:2402.07193, section 4.2
+ * @example models.matrixCompletion({ rows: 6, cols: 5, rank: 2 }).P; // 22
  */
 export function matrixCompletion(
   options: { readonly rows?: number; readonly cols?: number; readonly rank?: number } = {},
@@ -314,6 +351,7 @@ export function matrixCompletion(
   });
 }
 
+/** Sizes and loss of `models.attention`. */
 export interface AttentionModelOptions {
   /** Tokens of a sample. */
   readonly T?: number;
@@ -321,6 +359,7 @@ export interface AttentionModelOptions {
   readonly d?: number;
   /** Size of a head's queries and keys. */
   readonly dk?: number;
+  /** 1 when absent; it must divide d. */
   readonly heads?: number;
   /** true: a further map Wo [d, d] behind the heads. */
   readonly output?: boolean;
@@ -336,6 +375,7 @@ export interface AttentionModelOptions {
  * with `right` B on Wq and -B on Wk, B block-diagonal over the heads. See `layers.selfAttention`.
  *
  * @source Ziyin et al., arXiv:2402.07193; Vaswani et al., arXiv:1706.03762
+ * @example models.attention({ T: 5, d: 4, dk: 3, heads: 2 }).blocks.map((b) => b.size); // [24, 24, 16]
  */
 export function attention(options: AttentionModelOptions = {}): Model {
   const where = "models.attention";
@@ -371,7 +411,9 @@ export function attention(options: AttentionModelOptions = {}): Model {
 
 /** Sizes of a linear embedding W [h, dx] of two views x [dx] and xplus [dx] of a sample. */
 export interface EmbeddingOptions {
+  /** Size of a view; 6 when absent. */
   readonly dx?: number;
+  /** Size of the embedding; 4 when absent. */
   readonly h?: number;
 }
 
@@ -382,6 +424,7 @@ export interface EmbeddingOptions {
  * Symmetry: scaling("W"), of the loss and not of the output.
  *
  * @source Ziyin et al., arXiv:2402.07193
+ * @example models.selfSupervised({ dx: 6, h: 4 }).inputs.map((i) => i.name); // ["x", "xplus"]
  */
 export function selfSupervised(options: EmbeddingOptions = {}): Model {
   return embedding("models.selfSupervised", options, [], losses.cosine);
@@ -394,6 +437,7 @@ export function selfSupervised(options: EmbeddingOptions = {}): Model {
  * Symmetry, of each minibatch's loss: scaling("W").
  *
  * @source Ziyin et al., arXiv:2402.07193; van den Oord, Li, Vinyals, arXiv:1807.03748
+ * @example models.infoNCE({ dx: 6, h: 4, temperature: 0.5 }).P; // 24
  */
 export function infoNCE(options: EmbeddingOptions & { readonly temperature?: number } = {}): Model {
   return embedding("models.infoNCE", options, ["temperature"], (z1, z2) =>
@@ -422,6 +466,7 @@ function embedding(
  * Symmetry: the translation of all rows of W by one vector: sum_k W_k: is kept by gradient descent and SGD alike.
  *
  * @source Ziyin et al., arXiv:2402.07193 (charges with vanishing Hessian)
+ * @example models.softmaxRegression({ d: 5, classes: 3 }).P; // 15
  */
 export function softmaxRegression(options: { readonly d?: number; readonly classes?: number } = {}): Model {
   const { d, classes } = readSizes("models.softmaxRegression", options, { d: 5, classes: 4 });
@@ -453,7 +498,11 @@ function readSizes<K extends string>(
   return out;
 }
 
-/** Ready models for users. */
+/**
+ * Models of the literature by name, each with its symmetries.
+ *
+ * @namespace
+ */
 export const models = {
   rankOne,
   twoLayerLinear,

@@ -25,21 +25,29 @@ export type TaskSoFar = TaskResult | { readonly status: "aborted"; readonly run:
 
 /** Progress over all tasks; steps are those of one replica, times replicas. */
 export interface ManyProgress {
+  /** Tasks in all. */
   readonly tasks: number;
   /** Tasks that ended, and how many of these failed. */
   readonly ended: number;
+  /** Of these, tasks that failed. */
   readonly failed: number;
+  /** Done so far, over all tasks. */
   readonly replicaSteps: number;
+  /** Of all tasks, done or not; of a failed one, what it did. */
   readonly replicaStepsInAll: number;
+  /** Since the call. */
   readonly elapsedMs: number;
   /** At the rate so far. */
   readonly remainingMs: number;
+  /** At the rate so far. */
   readonly replicaStepsPerSecond: number;
 }
 
+/** How many runs are watched and stopped. */
 export interface ManyOptions<K = number | string> {
   /** Stops every worker, each after the chunk in progress. */
   readonly signal?: AbortSignal;
+  /** Called as workers report. */
   readonly onProgress?: (progress: ManyProgress) => void;
   /** Told each result as it comes, in no fixed order, with the task's index or name. */
   readonly onResult?: (result: TaskResult, key: K) => void;
@@ -47,6 +55,7 @@ export interface ManyOptions<K = number | string> {
   readonly retries?: number;
 }
 
+/** How many threads, and what they run. */
 export interface PoolOptions {
   /** Threads at most, the number of cores when absent; they start when there is work for them. */
   readonly workers?: number;
@@ -85,6 +94,7 @@ const MOST_WORKERS = 1024;
  * ends only after `dispose`.
  */
 export class Pool {
+  /** Threads at most. */
   readonly workers: number;
   readonly #threads: ThreadPool;
   #free: number;

@@ -68,7 +68,11 @@ export abstract class ProblemBase {
     return this.samples.coupled;
   }
 
-  /** The samples as data: each input N x its shape, flat row-major. Finite sets only. */
+  /**
+   * The samples as data: each input N x its shape, flat row-major. Finite sets only.
+   *
+   * @example problem.data.x?.length; // 96; 32 samples of 3
+   */
   get data(): Record<string, Float64Array> {
     this.alive("data");
     if (this.N === Infinity)
@@ -76,12 +80,23 @@ export abstract class ProblemBase {
     return this.samples.columns();
   }
 
-  /** A flat theta from named blocks. @throws NoetherflowError naming the block and both shapes */
+  /**
+   * A flat theta from named blocks.
+   *
+   * @throws NoetherflowError naming the block and both shapes
+   * @example
+   * const theta = problem.theta({ U: new Array(8).fill(0.1), W: new Array(12).fill(0.2) });
+   * theta.length; // 20
+   */
   theta(named: ThetaLike): RealArray {
     return this.real(readTheta("theta", this.model, named));
   }
 
-  /** Named blocks of a flat theta. */
+  /**
+   * Named blocks of a flat theta.
+   *
+   * @example problem.named(theta).W?.length; // 12; W is [4, 3]
+   */
   named(theta: ThetaLike): Record<string, RealArray> {
     const flat = this.real(readTheta("named", this.model, theta));
     return Object.fromEntries(
@@ -94,7 +109,9 @@ export abstract class ProblemBase {
    * 2/in ("he", "kaiming"), 1/in ("lecun", "paperKaiming"), 1/(in+out) ("paperXavier"), or your own
    * `std` ("normal"). Vectors count as biases and start at 0, except under "normal".
    *
-   * @example problem.init("glorot", { seed: "run 7" })
+   * @example
+   * problem.init("glorot", { seed: "run 7" }).length; // 20
+   * problem.init("normal", { seed: 7, std: { U: 0.1, W: 0.2 }, replicas: 3 }).length; // 60
    */
   init(kind: InitKind, options: InitOptions): RealArray {
     this.alive("init");

@@ -14,28 +14,41 @@ import { ProblemNoise } from "./noise.ts";
 /** What a spectrum is that of: a function gives the value of a Gauss-Newton matrix. */
 export type Curvature = "hessian" | "noise" | ((leaves: Record<string, Node>) => Node);
 
+/** How a trace is computed. */
 export interface HessianTraceOptions extends Control {
+  /** "exact" when absent; "hutchinson", "hutch++" and "xtrace" are estimates from random signs. */
   readonly method?: keyof typeof traceMethods;
+  /** Products that may be spent, 96 when absent; not with "exact". */
   readonly probes?: number;
+  /** Text or number; "0" when absent. The same seed gives the same bits. It draws the signs. */
   readonly seed?: string | number;
+  /** Name of the block whose diagonal block of H is meant; all of H when absent. */
   readonly block?: string;
 }
 
+/** Which operator, and the start of Lanczos. */
 export interface SpectrumOptions extends Control {
+  /** "hessian" when absent. */
   readonly of?: Curvature;
+  /** Text or number; "0" when absent. The same seed gives the same bits. It draws the starting vectors. */
   readonly seed?: string | number;
 }
 
+/** How far Lanczos goes. */
 export interface EigenvalueOptions extends SpectrumOptions {
   /** Residual that is small enough, relative to the largest |eigenvalue|; 1e-8 when absent (f32: 1e-5). */
   readonly tolerance?: number;
+  /** Lanczos steps at most. */
   readonly maxSteps?: number;
 }
 
 /** An eigenvalue with the bound of its error; `vector` has length 1, over the trained entries. */
 export interface Eigenvalue extends Estimate {
+  /** |A v - value v|, a bound of the error: some eigenvalue lies this near. */
   readonly residual: number;
+  /** residual <= tolerance times the largest |eigenvalue| found. */
   readonly converged: boolean;
+  /** Unit eigenvector. */
   readonly vector: Float64Array;
 }
 
@@ -45,6 +58,7 @@ export abstract class ProblemCurvature extends ProblemNoise {
    * The whole Hessian of the mean loss, P x P row-major, symmetric; weight decay not included.
    *
    * @cost P Hessian-vector products
+   * @example (await problem.hessian(theta)).length; // 400; P = 20
    */
   async hessian(theta: ThetaLike, options: Control = {}): Promise<RealArray> {
     const where = "hessian";
@@ -70,6 +84,9 @@ export abstract class ProblemCurvature extends ProblemNoise {
    *                       stdErr 0 by chance: take 16 or more
    * @param options.block  name of the block whose trace is asked for
    * @cost  quadratic forms v.Hv by second-order forward differentiation (exact, Hutchinson), else products
+   * @example
+   * await problem.hessianTrace(theta); // { value: 29.50, stdErr: 0, method: "exact" }
+   * await problem.hessianTrace(theta, { method: "hutchinson", probes: 64 }); // { value: 24.91, stdErr: 3.728 }
    */
   async hessianTrace(theta: ThetaLike, options: HessianTraceOptions = {}): Promise<Estimate> {
     const where = "hessianTrace";
@@ -101,6 +118,11 @@ export abstract class ProblemCurvature extends ProblemNoise {
   /**
    * Largest and smallest eigenvalue of the Hessian (or of `of`) by Lanczos. `residual` bounds the error:
    * some eigenvalue lies within it of `value`.
+   *
+   * @example
+   * const { max, min } = await problem.sharpness(theta);
+   * max.value; // 14.35
+   * min.value; // -5.330
    */
   async sharpness(
     theta: ThetaLike,
@@ -112,14 +134,26 @@ export abstract class ProblemCurvature extends ProblemNoise {
     return { max: eigenvalueOf(max), min: eigenvalueOf(min) };
   }
 
-  /** The k largest eigenvalues of the Hessian, or of `of`: with of: "noise" those of Sigma. */
+  /**
+   * The k largest eigenvalues of the Hessian, or of `of`: with of: "noise" those of Sigma.
+   *
+   * @example
+   * const top = await problem.topEigenvalues(theta, 2, { of: "noise" });
+   * top.map(({ value }) => value); // [132.3, 51.74]
+   */
   async topEigenvalues(theta: ThetaLike, k: number, options: EigenvalueOptions = {}): Promise<Eigenvalue[]> {
     const where = "topEigenvalues";
     const { operator, lanczos } = this.#spectral(where, theta, options, ["tolerance", "maxSteps"]);
     return (await topEigenvalues(this.host, operator, k, lanczos)).map(eigenvalueOf);
   }
 
-  /** Spectral density of the Hessian, or of `of`, by stochastic Lanczos quadrature. */
+  /**
+   * Spectral density of the Hessian, or of `of`, by stochastic Lanczos quadrature.
+   *
+   * @example
+   * const density = await problem.spectralDensity(theta);
+   * density.moment(1); // { value: 1.080, stdErr: 0.354 }; (1/P) Tr H = 1.475
+   */
   async spectralDensity(
     theta: ThetaLike,
     options: SpectrumOptions & { probes?: number; steps?: number } = {},
@@ -136,6 +170,8 @@ export abstract class ProblemCurvature extends ProblemNoise {
   /**
    * The Hessian, the noise covariance Sigma ("noise") or a Gauss-Newton matrix (a function that gives the
    * value it is formed for) at theta, as a linear operator on the trained entries.
+   *
+   * @example problem.operator(theta, "noise").size; // 20
    */
   operator(theta: ThetaLike, of: Curvature = "hessian"): LinearOperator {
     const where = "operator";

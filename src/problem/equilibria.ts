@@ -38,6 +38,7 @@ export interface EquilibriumOptions extends StrengthOptions {
 
 /** Flow and charge along an orbit, one value per lambda. */
 export interface EquilibriumCurve {
+  /** The values asked for. */
   readonly lambda: Float64Array;
   /** f(lambda) = dC/dt at e^(lambda A) theta, non-increasing in lambda. */
   readonly flow: Float64Array;
@@ -113,6 +114,7 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    *          falls for ever), "flat" (nothing moves it), or "none" with a reason (with decay, a shifted generator or one of untrained blocks)
    * @throws  NoetherflowError "unsupported" for a generator that is not an exact symmetry, unless `force`
    * @source  Ziyin et al. 2024, arXiv:2402.07193, Theorem 1
+   * @example problem.equilibrium(theta, A, { eta: 0.01, batchSize: 4 }); // { status: "finite", lambda: 0.00721, charge0: -0.4985, charge: -0.4545 }
    */
   equilibrium(theta: ThetaLike, A: Generator, options: EquilibriumOptions): OrbitEquilibrium {
     const where = "equilibrium";
@@ -141,6 +143,7 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    * @throws  NoetherflowError "unsupported" where the equilibrium is not finite, and as `equilibrium` does
    * @cost    some five times that of `equilibrium`: mostly the coordinates of each sample's gradient, and the way back through them
    * @source  theory.md, 5.1 (4); Ziyin et al. 2024, arXiv:2402.07193, Theorem 1
+   * @example problem.equilibriumGradient(theta, A, { eta: 0.01, batchSize: 4 }).length; // 20
    */
   equilibriumGradient(theta: ThetaLike, A: Generator, options: EquilibriumOptions): RealArray {
     const where = "equilibriumGradient";
@@ -195,6 +198,9 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    * @throws  NoetherflowError "unsupported" where `equilibrium` is "none", and as it does
    * @cost    three passes over the data, then O(P) a lambda
    * @source  Ziyin et al. 2024, arXiv:2402.07193, eqs. 34-38
+   * @example
+   * const curve = problem.equilibriumCurve(theta, A, [-0.5, 0, 0.5], { eta: 0.01, batchSize: 4 });
+   * curve.charge; // [-4.355, -0.4985, 2.816]
    */
   equilibriumCurve(
     theta: ThetaLike,
@@ -233,6 +239,10 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    * @cost    three passes over the data, then O(J K^2 + K^3) an iteration for K generators with J different eigenvalues; the
    *          first call with these generators finds their eigenvectors, O(K n^3) for blocks of n rows and columns
    * @source  theory.md, 3 (variational form); Ziyin et al. 2024, arXiv:2402.07193, Theorem 1, for one generator
+   * @example
+   * const neurons = [0, 1, 2, 3].map((j) => symmetry.neuronRescaling("U", "W", j));
+   * const at = problem.commonEquilibrium(theta, neurons, { eta: 0.01, batchSize: 4 });
+   * at.status; // "finite"
    */
   commonEquilibrium(
     theta: ThetaLike,
@@ -309,6 +319,9 @@ export abstract class ProblemEquilibria extends ProblemSymmetries {
    *          function of U W, unless `force`; "nonfinite" where theta or its gradients are beyond f64
    * @cost    that of `noiseMoments`, and O(h^3); the symmetry is checked once per pair
    * @source  theory.md, 8 (closed form) and 16; Proposition 1 of Ziyin et al. 2024, arXiv:2402.07193
+   * @example
+   * const at = problem.groupEquilibrium(theta, "U", "W", { eta: 0.01, batchSize: 4, regularize: 1e-6 });
+   * at.M.rows; // 4; h
    */
   groupEquilibrium(theta: ThetaLike, U: string, W: string, options: GroupOptions): GroupEquilibrium {
     const where = "groupEquilibrium";

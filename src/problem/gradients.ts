@@ -23,6 +23,9 @@ export abstract class ProblemGradients extends ProblemBase {
    *
    * @returns a number; for fresh samples pass { samples, seed } and get an Estimate
    * @cost    N forward passes
+   * @example
+   * problem.loss(theta); // 8.560
+   * problem.loss(theta, { samples: 1000, seed: 1 }).stdErr; // 0.2305; of 1000 independent draws
    */
   loss(theta: ThetaLike): number;
   loss(theta: ThetaLike, fresh: FreshOptions): Estimate;
@@ -37,7 +40,11 @@ export abstract class ProblemGradients extends ProblemBase {
       : meanLoss(measure, flat);
   }
 
-  /** Loss of every sample, N values. */
+  /**
+   * Loss of every sample, N values.
+   *
+   * @example problem.losses(theta).length; // 32
+   */
   losses(theta: ThetaLike, fresh?: FreshOptions): RealArray {
     const flat = this.checked("losses", theta);
     return losses(this.over("losses", fresh).measure, flat);
@@ -48,6 +55,9 @@ export abstract class ProblemGradients extends ProblemBase {
    * Fresh samples need { samples, seed } and give the gradient of their mean.
    *
    * @cost N forward and backward passes
+   * @example
+   * const g = problem.gradient(theta);
+   * problem.named(g).U?.length; // 8; U is [2, 4]
    */
   gradient(theta: ThetaLike, fresh?: FreshOptions): RealArray {
     const flat = this.checked("gradient", theta);
@@ -63,6 +73,7 @@ export abstract class ProblemGradients extends ProblemBase {
    * @throws  NoetherflowError "unsupported" for losses with batch ops and for fresh samples, "range" for
    *          rows that do not exist, "shape" for an `out` of another size
    * @cost    a forward and a backward pass, and P values written, per row
+   * @example problem.perSampleGradients(theta, { rows: [0, 31] }).length; // 40; 2 rows of P = 20
    */
   perSampleGradients(
     theta: ThetaLike,
@@ -76,7 +87,11 @@ export abstract class ProblemGradients extends ProblemBase {
     return out;
   }
 
-  /** Directional derivatives g_n . v of all samples, N values: one forward pass with tangents. */
+  /**
+   * Directional derivatives g_n . v of all samples, N values: one forward pass with tangents.
+   *
+   * @example problem.jacobianVector(theta, theta)[0]; // 2.099; g_0 . theta
+   */
   jacobianVector(theta: ThetaLike, v: ThetaLike): RealArray {
     const where = "jacobianVector";
     const flat = this.checked(where, theta);
@@ -90,6 +105,9 @@ export abstract class ProblemGradients extends ProblemBase {
    * @returns as many vectors as were given
    * @cost    about two gradients per vector; several at a time share what does not depend on them
    * @source  Pearlmutter 1994: the tangent of the gradient
+   * @example
+   * const g = problem.gradient(theta);
+   * problem.hessianVector(theta, g).length; // 20
    */
   hessianVector(theta: ThetaLike, v: ThetaLike, options: { count?: number } = {}): RealArray {
     const where = "hessianVector";
@@ -99,7 +117,11 @@ export abstract class ProblemGradients extends ProblemBase {
     return this.real(hessianVectors(measure, flat, vectors, count));
   }
 
-  /** Per-sample Hessian-vector products H_n v, [rows][P]; options as perSampleGradients. */
+  /**
+   * Per-sample Hessian-vector products H_n v, [rows][P]; options as perSampleGradients.
+   *
+   * @example problem.perSampleHessianVector(theta, theta, { rows: [3] }).length; // 20; H_3 theta
+   */
   perSampleHessianVector(
     theta: ThetaLike,
     v: ThetaLike,
@@ -121,6 +143,9 @@ export abstract class ProblemGradients extends ProblemBase {
    * @param options.of    f as an expression of this model: `({ W, x }) => ops.matmul(W, x)`; it must be part of the loss
    * @param options.count how many vectors v holds, flat [count][P]
    * @cost  as hessianVector
+   * @example
+   * const f = ({ U, W, x }: Record<string, Expr>) => ops.matmul(U!, ops.matmul(W!, x!));
+   * problem.gaussNewtonVector(theta, theta, { of: f }).length; // 20
    */
   gaussNewtonVector(
     theta: ThetaLike,

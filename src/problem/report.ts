@@ -27,6 +27,7 @@ export interface ReportOptions extends StrengthOptions, Control {
   readonly generators?: Readonly<Record<string, Generator>>;
   /** How they are searched for; false leaves it. */
   readonly discover?: boolean | DiscoveryOptions;
+  /** Text or number; "0" when absent. The same seed gives the same bits. It draws the thetas of checks and of the search. */
   readonly seed?: string | number;
   /** L_inf, what the loss falls to in the end (the variance of the label noise, say), for its time tau_1; 0 when absent. */
   readonly lossAtRest?: number;
@@ -59,6 +60,9 @@ export abstract class ProblemReport extends ProblemShift {
    *
    * @throws NoetherflowError "range" where no clear gap separates symmetries from the rest, "memory" for too many unknowns
    * @cost   O(D^3) for D unknowns: P (P + 1) / 2 in full, fewer by blocks or diagonal
+   * @example
+   * const found = await problem.discoverSymmetries();
+   * found.count; // 10; h (h + 1) / 2 double rotations
    */
   async discoverSymmetries(options: DiscoveryOptions = {}): Promise<Discovery> {
     return discoverSymmetries(this.all("discoverSymmetries"), options);
@@ -73,6 +77,10 @@ export abstract class ProblemReport extends ProblemShift {
    * @throws  NoetherflowError "range" for a lossAtRest above the loss, and as discoverSymmetries and noetherFlow do
    * @cost    the search, and per row some twenty passes over the data: 2 s and 7 s for 100 neurons of a 100-100-100 ReLU net
    * @source  theory.md, sections 4 to 6
+   * @example
+   * const summary = await problem.report(theta, { eta: 0.01, batchSize: 4, generators: { A } });
+   * summary.rows[0]?.equilibrium?.status; // "finite"
+   * console.log(`${summary}`); // a table
    */
   async report(theta: ThetaLike, options: ReportOptions): Promise<SymmetrySummary> {
     const where = "report";

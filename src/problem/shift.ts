@@ -36,6 +36,10 @@ export abstract class ProblemShift extends ProblemEquilibria {
    *          (an unbroken symmetry); "memory" beyond 500 trained parameters
    * @cost    P Hessian-vector products, Sigma, and some 3 P products for T : R; eigenvectors of P x P
    * @source  theory.md, section 11
+   * @example
+   * const line = model({ params: { w: [1] }, inputs: { x: [1], y: [1] }, loss: ({ w, x, y }) => losses.squared(ops.mul(w, x), y) });
+   * const atRest = engine.problem(line, { x: [[1], [1]], y: [[1], [3]] }); // H = 2, Sigma = 4, least at w = 2
+   * (await atRest.minimumShift([2], symmetry.scaling("w"), { sigma2: 0.01 })).charge; // 0.01
    */
   async minimumShift(
     theta: ThetaLike,

@@ -51,6 +51,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    * Noether charge C = 1/2 (theta - c)^T A (theta - c) + b . theta of a generator.
    *
    * @throws NoetherflowError "shape" if A and the model disagree on a block, "nonfinite" beyond the range of the engine
+   * @example problem.charge(theta, A); // -0.4985
    */
   charge(theta: ThetaLike, A: Generator): number {
     const flat = this.checked("charge", theta);
@@ -77,6 +78,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    *
    * @throws NoetherflowError "nonfinite" where it leaves the range of the engine
    * @cost eigenvectors of the generator's matrices once, then products of block size
+   * @example problem.charge(problem.transform(theta, A, 0.1), A); // 0.1058; C rises along the orbit
    */
   transform(theta: ThetaLike, A: Generator, lambda: number): RealArray {
     const where = "transform";
@@ -94,6 +96,9 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    *
    * @throws NoetherflowError "unsupported" for a field that is 0 everywhere
    * @cost some 12 passes over the data
+   * @example
+   * problem.checkSymmetry(A).verdict; // "exact"
+   * problem.checkSymmetry(symmetry.scaling("U")).verdict; // "none"
    */
   checkSymmetry(A: Generator, options: { theta?: ThetaLike; seed?: string | number } = {}): SymmetryCheck {
     const where = "checkSymmetry";
@@ -112,6 +117,10 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    * @param options { eta, batchSize } or { sigma2 }; weightDecay, sampling, momentum
    * @throws NoetherflowError "nonfinite" where a part of it is
    * @source Ziyin et al. 2024, arXiv:2402.07193, eqs. 5 and 7
+   * @example
+   * const flow = problem.noetherFlow(theta, A, { eta: 0.01, batchSize: 4, weightDecay: 0.001 });
+   * flow.noise; // 0.004423
+   * flow.decay; // 0.001994
    */
   noetherFlow(theta: ThetaLike, A: Generator, options: StrengthOptions): NoetherFlow {
     const where = "noetherFlow";
@@ -137,6 +146,9 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    * @throws NoetherflowError "nonfinite" where a part is, as outside the domain of C; "unsupported" for a C of no trained block
    * @cost    five passes over the data: neither Sigma nor Hess C is formed
    * @source  Ziyin et al. 2024, arXiv:2402.07193, eq. 5
+   * @example
+   * const C = ops.log(ops.div(ops.sqnorm(U), ops.sqnorm(W))); // scaling changes it, so it is not conserved
+   * problem.chargeFlow(theta, C, { eta: 0.01, batchSize: 4 }).gradient; // -1.671
    */
   chargeFlow(theta: ThetaLike, C: Node, options: StrengthOptions): ChargeFlow {
     const where = "chargeFlow";
@@ -158,6 +170,9 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    *
    * @throws NoetherflowError "nonfinite" where no theta lies in the domain of C and of the loss; "unsupported" for a constant
    * @cost three passes over the data per theta
+   * @example
+   * problem.checkCharge(ops.sub(ops.sqnorm(U), ops.sqnorm(W))).verdict; // "exact"
+   * problem.checkCharge(ops.sqnorm(U)).verdict; // "none"
    */
   checkCharge(C: Node, options: { theta?: ThetaLike; seed?: string | number } = {}): ChargeCheck {
     const where = "checkCharge";
@@ -175,6 +190,7 @@ export abstract class ProblemSymmetries extends ProblemCurvature {
    * @param options.transposeW the block W holds the transpose, dx x h
    * @returns h x h each, row-major
    * @source Ziyin et al. 2024, arXiv:2402.07193, Proposition 1
+   * @example problem.matrixFlow(theta, "U", "W", { eta: 0.01, batchSize: 4 }).total.length; // 16; h = 4
    */
   matrixFlow(
     theta: ThetaLike,

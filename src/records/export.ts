@@ -7,6 +7,7 @@ import { readRun } from "./record.ts";
 import { csvOf, rowsOf, seriesOf, titleOf, writeParquet } from "./table.ts";
 
 const FORMATS = ["csv", "json", "npy", "npz", "parquet"] as const;
+/** "csv", "json", "parquet", "npy" or "npz". */
 export type ExportFormat = (typeof FORMATS)[number];
 
 /**
@@ -21,6 +22,7 @@ export type ExportFormat = (typeof FORMATS)[number];
  * @param source a run, or the folder of a finished one
  * @param options overwrite: replace a file that is there
  * @throws NoetherflowError "unsupported" for a file that is there or an unfinished run, "name" for another format
+ * @example await exportRun(await problem.simulate(options), "parquet", "run.parquet");
  */
 export async function exportRun(
   source: Run | string,

@@ -51,8 +51,11 @@ const MAX_RECORDED = 268_435_456;
 export interface Session {
   /** ISO time. */
   readonly began: string;
+  /** Version of Node. */
   readonly node: string;
+  /** Operating system, its release, and the architecture. */
   readonly platform: string;
+  /** Model of the processor. */
   readonly cpu: string;
 }
 

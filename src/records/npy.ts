@@ -15,6 +15,7 @@ export type NpyValues =
 
 /** An array with its shape; `[]` is a number. */
 export interface NpyArray {
+  /** Rank 0 or more; row-major. */
   readonly shape: readonly number[];
   /** Row-major. */
   readonly values: NpyValues;
@@ -45,6 +46,9 @@ const HEADER = /^\s*\{\s*('[\s\S]*)\}\s*$/;
  * The bytes of a `.npy` file.
  *
  * @throws NoetherflowError "shape" when the shape does not hold as many numbers as there are
+ * @example
+ * const bytes = encodeNpy({ shape: [2, 2], values: Float64Array.of(1, 2, 3, 4) });
+ * decodeNpy(bytes); // { shape: [2, 2], values: [1, 2, 3, 4] }
  */
 export function encodeNpy({ shape, values }: NpyArray): Uint8Array {
   const descr = dtypeOf(values);
@@ -126,6 +130,9 @@ export function decodeNpy(bytes: Uint8Array, where = "npy"): NpyArray {
  * The bytes of a `.npz` file: a zip of `.npy` files, stored as numpy's savez does. Equal arrays give equal bytes.
  *
  * @throws NoetherflowError "memory" beyond the 4 GiB of a zip
+ * @example
+ * const bytes = encodeNpz({ theta: { shape: [20], values: theta } });
+ * decodeNpz(bytes).theta?.shape; // [20]
  */
 export function encodeNpz(arrays: Readonly<Record<string, NpyArray>>): Uint8Array {
   const size = Object.entries(arrays).reduce(

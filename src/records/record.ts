@@ -49,22 +49,33 @@ export interface RecordRunOptions extends RecordControl {
 
 /** A record read back. */
 export interface RecordedRun {
+  /** The folder. */
   readonly dir: string;
+  /** "unfinished" until its outcome is on disk. */
   readonly status: "unfinished" | "done" | "diverged";
   /** The run as data; `engine.open` takes it. */
   readonly spec: RunSpec;
   /** What it came to; null for an unfinished one. */
   readonly run: Run | null;
+  /** `run.hash`; null for an unfinished one. */
   readonly hash: string | null;
+  /** As it was given. */
   readonly seed: unknown;
   /** Version of noetherflow that began it. */
   readonly engine: string;
+  /** Version of the random stream. */
   readonly streamVersion: number;
+  /** Of the engine. */
   readonly dtype: string;
+  /** Build of the engine's core. */
   readonly variant: string;
+  /** sha256 of the Wasm core, hex; null when it was not known. */
   readonly wasmSha256: string | null;
+  /** The start, and every time it went on. */
   readonly sessions: readonly Session[];
+  /** ISO time; null for an unfinished one. */
   readonly ended: string | null;
+  /** What was predicted and judged; null where nothing was. */
   readonly verdicts: unknown;
 }
 
@@ -79,7 +90,9 @@ const CONTROL = ["signal", "onProgress", "probes", "checkpointEvery", "verdicts"
  * @throws  NoetherflowError "unsupported" for a folder that holds a run, unless overwrite; the signal's reason after an abort, a
  *          checkpoint having been written; errors of the file system as they are, with the run on them as `recorded` when it was done
  * @cost    a checkpoint is the state and all series so far, hashed and synced to the disk: some 10 ms per MB
- * @example const run = await recordRun(problem, { scheme: "sgd", ... }, { dir: "runs/7" });
+ * @example
+ * const run = await recordRun(problem, options, { dir: "runs/7" });
+ * (await readRun("runs/7")).hash === run.hash; // true
  */
 export async function recordRun(problem: Problem, options: Options, record: RecordRunOptions): Promise<Run> {
   const where = "recordRun";
@@ -114,7 +127,9 @@ export async function recordRun(problem: Problem, options: Options, record: Reco
  *
  * @param spec what `problem.describe(options)` gave
  * @throws NoetherflowError "unsupported" for a folder that holds a run, unless overwrite
- * @example await saveRun("runs/7", problem.describe(options), await problem.simulate(options));
+ * @example
+ * await saveRun("runs/7", problem.describe(options), await problem.simulate(options));
+ * (await readRun("runs/7")).run?.status; // "done"
  */
 export async function saveRun(
   dir: string,
@@ -178,6 +193,9 @@ async function begin(
  *                again, if the run had some
  * @returns the run, with the bits it would have had without an interruption
  * @throws  NoetherflowError "version" for a record of another engine, stream or schema; "shape" for a damaged one
+ * @example
+ * await recordRun(problem, options, { dir: "runs/7" });
+ * (await resumeRun("runs/7")).status; // "done"; a finished run is read back
  */
 export async function resumeRun(
   dir: string,
@@ -211,6 +229,9 @@ export async function resumeRun(
  * A record read back, finished or not.
  *
  * @throws NoetherflowError "shape" where there is none, or where its files are not those that were written
+ * @example
+ * await recordRun(problem, options, { dir: "runs/7" });
+ * (await readRun("runs/7")).status; // "done"
  */
 export async function readRun(dir: string): Promise<RecordedRun> {
   const header = await readHeader(dir);
@@ -234,7 +255,14 @@ export async function readRun(dir: string): Promise<RecordedRun> {
   };
 }
 
-/** Puts verdicts into a record; those that were there go. */
+/**
+ * Puts verdicts into a record; those that were there go.
+ *
+ * @example
+ * await recordRun(problem, options, { dir: "runs/7" });
+ * await writeVerdicts("runs/7", { agrees: true });
+ * (await readRun("runs/7")).verdicts; // { agrees: true }
+ */
 export async function writeVerdicts(dir: string, verdicts: unknown): Promise<void> {
   const header = await readHeader(dir);
   await writeHeader(dir, { ...header, verdicts: plainOf(verdicts) });

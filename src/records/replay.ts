@@ -12,20 +12,29 @@ export interface Difference {
   readonly what: string;
   /** Numbers that differ in a bit, and the first of them. */
   readonly count: number;
+  /** Step of the first of them. */
   readonly k?: number;
+  /** Its replica. */
   readonly replica?: number;
+  /** Its entry. */
   readonly entry?: number;
+  /** What the record says. */
   readonly recorded: unknown;
+  /** What came now. */
   readonly replayed: unknown;
   /** All of it as a sentence. */
   readonly text: string;
 }
 
+/** What a replay found. */
 export interface Replay {
+  /** Every bit that was compared is equal. */
   readonly same: boolean;
+  /** What is not; empty where `same`. */
   readonly differences: readonly Difference[];
   /** What of the record was not compared, because it needs functions that were not given: probes. */
   readonly skipped: readonly string[];
+  /** The run that was done again. */
   readonly run: Run;
 }
 
@@ -36,6 +45,9 @@ export interface Replay {
  * @throws  NoetherflowError "version" for a record of another schema, stream, dtype, variant or Wasm, "unsupported" for an
  *          unfinished one, "shape" for one that cannot be read
  * @cost    the run once more
+ * @example
+ * await recordRun(problem, options, { dir: "runs/7" });
+ * (await replayRun("runs/7")).same; // true
  */
 export async function replayRun(
   dir: string,

@@ -1,7 +1,11 @@
 /** Numbers and verdicts in words. */
 import type { Row } from "../experiments/experiment.ts";
 
-/** A number with the digits a reader can use: 4 significant, plain between 1e-3 and 1e5. */
+/**
+ * A number with the digits a reader can use: 4 significant, plain between 1e-3 and 1e5.
+ *
+ * @example showNumber(0.000123456); // "1.23e-4"
+ */
 export function showNumber(x: number, digits = 4): string {
   if (!Number.isFinite(x)) return String(x);
   if (x === 0) return "0";

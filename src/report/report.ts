@@ -1,3 +1,9 @@
+/**
+ * Results of experiments as tables, CSV, SVG, PNG and one self-contained page.
+ *
+ * @module noetherflow/report
+ */
+
 import type { Result } from "../experiments/experiment.ts";
 import { dataLink, plainRows, rowsCSV } from "./data.ts";
 import { countAgreeing, countInLimit, showNumber, showVerdict, worstRatio } from "./numbers.ts";
@@ -16,13 +22,21 @@ export { type SymmetryPageOptions, symmetryPage } from "./symmetries.ts";
 
 /** What made a report: shown in it, and needed to make it again. */
 export interface Provenance {
+  /** Of noetherflow. */
   readonly version: string;
+  /** "f64" or "f32". */
   readonly dtype: string;
+  /** Build of the Wasm core. */
   readonly variant: string;
+  /** Hex; null when it is not known. */
   readonly wasmSha256: string | null;
+  /** Version of the random stream. */
   readonly streamVersion: number;
+  /** Runtime, operating system and processor. */
   readonly host: string;
+  /** Of all experiments. */
   readonly seed: string;
+  /** What makes the report again. */
   readonly command: string;
   /** Small settings instead of the defaults, as `npm start -- --quick` takes them. */
   readonly quick?: boolean;

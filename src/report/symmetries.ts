@@ -23,6 +23,7 @@ ${LEGEND}
 </section>`;
 }
 
+/** Heading of the page. */
 export interface SymmetryPageOptions {
   /** What the page is about; "Symmetries" when absent. */
   readonly title?: string;
@@ -33,6 +34,10 @@ export interface SymmetryPageOptions {
 /**
  * A summary of symmetries (`problem.report`) as one self-contained HTML page: no script, no network, light and dark. All
  * text is escaped.
+ *
+ * @example
+ * const summary = await problem.report(theta, { eta: 0.01, batchSize: 4, generators: { A } });
+ * symmetryPage(summary, { title: "Two layers" }).slice(0, 15); // "<!doctype html>"
  */
 export function symmetryPage(
   summary: SymmetrySummary,

@@ -4,7 +4,9 @@ import type { Host } from "../models/evaluate.ts";
 
 /** A dense matrix, row-major, in an array of its owner's. Functions here never write their inputs. */
 export interface Matrix {
+  /** Number of rows. */
   readonly rows: number;
+  /** Number of columns. */
   readonly cols: number;
   /** rows * cols finite values. */
   readonly values: Float64Array;
@@ -30,6 +32,7 @@ const MAX_SWEEPS = 60;
 export class Dense {
   readonly #host: Host;
 
+  /** @internal use engine.dense */
   constructor(host: Host) {
     this.#host = host;
   }
@@ -89,7 +92,13 @@ export class Dense {
     return this.#solve("inverse", checkedSquare("inverse", "A", A), this.identity(A.rows));
   }
 
-  /** A B; each entry adds its terms in ascending inner index. */
+  /**
+   * A B; each entry adds its terms in ascending inner index.
+   *
+   * @example
+   * const A = { rows: 1, cols: 2, values: Float64Array.of(3, 4) };
+   * engine.dense.matmul(A, engine.dense.transpose(A)).values; // [25]
+   */
   matmul(A: Matrix, B: Matrix): Matrix {
     checked("matmul", "A", A);
     checked("matmul", "B", B);
@@ -190,6 +199,7 @@ export class Dense {
     return finiteNumber("trace", sum);
   }
 
+  /** A^T. */
   transpose(A: Matrix): Matrix {
     checked("transpose", "A", A);
     const { rows, cols } = A;
@@ -219,6 +229,7 @@ export class Dense {
     return finite("sub", { ...A, values: A.values.map((x, e) => x - B.values[e]!) });
   }
 
+  /** I, n x n. */
   identity(n: number): Matrix {
     return this.diagonal(new Float64Array(checkInteger("identity", "n", n, 0)).fill(1));
   }

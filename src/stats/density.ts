@@ -20,6 +20,7 @@ export interface DensityOptions extends Control {
 
 /** The share of eigenvalues up to x. */
 export interface Share extends Estimate {
+  /** The point asked for. */
   readonly x: number;
   /**
    * The share of the measure of a probe that its quadrature can not place on one side of x, averaged over the probes: what
@@ -66,12 +67,15 @@ interface Quadrature {
   readonly isComplete: boolean;
 }
 
+/** A spectral density as Gauss quadratures, one for each probe: averages over eigenvalues with their standard errors. */
 export class SpectralDensity {
   readonly #rules: readonly Quadrature[];
   /** Nodes of all probes, ascending, and the weights that average over probes: their sum is 1. */
   readonly nodes: Float64Array;
+  /** Weights of the nodes; their sum is 1. */
   readonly weights: Float64Array;
 
+  /** @internal use problem.spectralDensity */
   constructor(rules: readonly Quadrature[]) {
     this.#rules = rules;
     const all = rules.flatMap(({ nodes, weights }) =>

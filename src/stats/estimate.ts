@@ -6,9 +6,13 @@ import { checkInteger, checkNumber, fail } from "../errors.ts";
  * terms; an exact result has stdErr 0 and method "exact".
  */
 export interface Estimate {
+  /** The estimate. */
   readonly value: number;
+  /** Standard error of `value`; 0 for an exact result. */
   readonly stdErr: number;
+  /** Independent terms it comes from. */
   readonly count: number;
+  /** "exact", or how it was estimated. */
   readonly method: string;
 }
 
@@ -39,6 +43,7 @@ const MANY_DOF = 100_000;
  * an eigenvalue from Lanczos has value +- residual at every level.
  *
  * @throws NoetherflowError "range" for a level outside (0, 1), or a result that is not exact of fewer than 2 terms
+ * @example interval({ value: 1, stdErr: 0.1, count: 100, method: "mean" }); // { low: 0.8016, high: 1.198 }
  */
 export function interval(estimate: Estimate, level = 0.95): { low: number; high: number } {
   const { value, stdErr, count, method } = estimate;
@@ -65,6 +70,7 @@ export function interval(estimate: Estimate, level = 0.95): { low: number; high:
  *
  * @cost some 60 sums of dof / 2 terms
  * @source Abramowitz and Stegun 1964, 26.7.3 and 26.7.4
+ * @example studentT(0.95, 9); // 2.262
  */
 export function studentT(level: number, dof: number): number {
   checkInteger("studentT", "dof", dof, 1);

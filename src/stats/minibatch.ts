@@ -19,7 +19,9 @@ import { type Control, dot } from "./operator.ts";
  * @source theory of batch normalisation and the identity of charges: every minibatch loss has the symmetry
  */
 export class MinibatchNoise {
+  /** S. */
   readonly batchSize: number;
+  /** Independent batches it was measured on. */
   readonly batches: number;
   /** Mean of the batches' gradients, P values. */
   readonly mean: Float64Array;

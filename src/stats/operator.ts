@@ -3,6 +3,7 @@ import { checkInteger, fail } from "../errors.ts";
 
 /** A symmetric linear operator on R^size: Hessian, Gauss-Newton matrix, Sigma. */
 export interface LinearOperator {
+  /** Length of the vectors: the number of trained entries. */
   readonly size: number;
   /** How many vectors at a time cost least per vector. */
   readonly width: number;
@@ -12,7 +13,9 @@ export interface LinearOperator {
   quadratic?(vectors: Float64Array, count: number): Float64Array;
 }
 
+/** How a long measurement is stopped and watched. */
 export interface Control {
+  /** An abort rejects with its reason after the portion in progress. */
   readonly signal?: AbortSignal | undefined;
   /** Called after every portion of products; `total` is the most known to be needed, and is reached at the end. */
   readonly onProgress?: ((done: { done: number; total: number }) => void) | undefined;

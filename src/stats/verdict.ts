@@ -5,6 +5,7 @@ export const ALLOWED_STD_ERRORS = 4.9;
 
 /** A prediction with the error its own derivation leaves, stated before the run. */
 export interface Prediction {
+  /** The predicted number. */
   readonly value: number;
   /** Absolute size of the neglected terms. */
   readonly modelError: number;
@@ -12,7 +13,9 @@ export interface Prediction {
   readonly neglects: string;
 }
 
+/** Measured beside predicted. */
 export interface Verdict {
+  /** |gap| <= allowed, or it agrees in the limit of small eta. */
   readonly agrees: boolean;
   /** measured - predicted. */
   readonly gap: number;

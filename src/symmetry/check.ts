@@ -12,6 +12,7 @@ import type { Spectrum } from "./spectrum.ts";
 
 /** How far a field is from being a symmetry. */
 export interface SymmetryCheck {
+  /** "exact": a defect of rounding alone; "approximate": up to 0.05; "none" beyond. */
   readonly verdict: "exact" | "approximate" | "none";
   /** max over samples and thetas of |g_n . J| / (|g_n| |J|), J = A (theta - c) + b: a cosine. */
   readonly defect: number;

@@ -12,6 +12,7 @@ import { type Named, named } from "./naming.ts";
 import { type NullSpace, nullSpaceWithPauses, rankOf, Span } from "./null-space.ts";
 import { Spectrum } from "./spectrum.ts";
 
+/** Which generators are searched for. */
 export interface DiscoveryOptions extends Control {
   /** "symmetric" (when absent), "general" (A need not be symmetric: rotations too) or "affine" (A theta + b). */
   readonly form?: Form;
@@ -20,6 +21,7 @@ export interface DiscoveryOptions extends Control {
    * the first with at most 1100, 2000 and 3000 unknowns (P = 46 for symmetric A).
    */
   readonly restrict?: Restriction;
+  /** Text or number; "0" when absent. The same seed gives the same bits. It draws the thetas. */
   readonly seed?: string | number;
 }
 
@@ -29,6 +31,7 @@ export class DiscoveredGenerator extends Generator {
   readonly flat: boolean;
   /** 1 if A is indefinite, 2 if semidefinite; null where A = 0, or is not symmetric and so has no charge. */
   readonly class: 1 | 2 | null;
+  /** c, P values; null where it is 0. */
   declare readonly center: Float64Array | null;
   /** What of the constant part no center explains, P values. */
   declare readonly translation: Float64Array | null;
@@ -57,10 +60,15 @@ export interface Discovery {
   readonly gap: number;
   /** Smallest singular value of the equations that counts, and a bound of the largest that does not, over the largest. */
   readonly smallestKept: number;
+  /** A bound of the largest singular value that counts as 0, over the largest. */
   readonly largestNull: number;
+  /** The ansatz that was solved. */
   readonly form: Form;
+  /** Which A it was solved for. */
   readonly restrict: Restriction;
+  /** D, the entries of A (and b) that were solved for. */
   readonly unknowns: number;
+  /** Rows g_n . (A theta + b) = 0 that they had to satisfy. */
   readonly equations: number;
   /** Random thetas that the equations come from, and the fresh ones that confirmed them. */
   readonly thetas: number;

@@ -3,6 +3,7 @@ import { checkNumber, fail, internal } from "../errors.ts";
 
 /** One unit eigenvector v of a generator at a point theta: A v = mu v. */
 export interface Direction {
+  /** Eigenvalue of A. */
   readonly mu: number;
   /** Noise energy v^T Sigma v, (loss / parameter)^2. */
   readonly s: number;
@@ -30,6 +31,7 @@ export interface Equilibrium {
   readonly slope: number;
   /** C at theta and at lambda*; infinite only at an infinite lambda*, or beyond 1.8e308. */
   readonly charge0: number;
+  /** C at lambda*. */
   readonly charge: number;
   /** 1 / tau_2 = -f'(lambda*) / |A theta*|^2; 0 where lambda* is not finite. */
   readonly rate: number;

@@ -2,8 +2,11 @@ import type { MatrixLike, TwoLayer } from "./two-layer.ts";
 
 /** A teacher y = V x + eps of a two-layer linear network: V dy x dx, covariances of x and eps. */
 export interface LinearTeacher {
+  /** dy x dx. */
   readonly V: MatrixLike;
+  /** dx x dx, positive definite. */
   readonly SigmaX: MatrixLike;
+  /** dy x dy, positive definite. */
   readonly SigmaEps: MatrixLike;
 }
 

@@ -2,6 +2,7 @@ import type { Strength } from "./strength.ts";
 
 /** What one eigen-direction of a generator contributes to dC/dt. */
 export interface DirectionFlow {
+  /** Eigenvalue of A along it. */
   readonly mu: number;
   /** Variance of the gradient along it. */
   readonly s: number;

@@ -20,10 +20,15 @@ import { checkName, isRecord, readValues } from "../graph/parse.ts";
  * [start, stop), the scalar acts on these alone.
  */
 export interface BlockAction {
+  /** P -> scalar P. */
   readonly scalar?: number;
+  /** Symmetric, as many rows as P has. */
   readonly left?: Matrix;
+  /** Symmetric, as many rows as P has columns. */
   readonly right?: Matrix;
+  /** The scalar acts on these rows alone. */
   readonly rows?: Range;
+  /** The scalar acts on these columns alone. */
   readonly columns?: Range;
 }
 
@@ -32,7 +37,9 @@ export type Range = readonly [start: number, stop: number];
 
 /** A square matrix, row-major. */
 export interface Matrix {
+  /** Rows, and columns. */
   readonly size: number;
+  /** size x size values, row-major. */
   readonly values: Float64Array;
 }
 
@@ -41,21 +48,29 @@ export type Shift = Float64Array | ReadonlyMap<string, BlockValues>;
 
 /** Values of one block as they were given, row-major. */
 export interface BlockValues {
+  /** As it was given: that of the block, or a flat list. */
   readonly shape: readonly number[];
+  /** Row-major. */
   readonly values: Float64Array;
 }
 
 /** A number, a list, or a list of rows. */
 type NestedValues = number | number[] | number[][];
 
+/** A generator as data, which `symmetry.generator` reads: `blocks` or `dense`, with `center` and `translation` 0 when absent. */
 export interface GeneratorJSON {
+  /** For tables and messages. */
   name?: string;
+  /** P -> scalar P + left P + P right by block name; see BlockAction. */
   blocks?: Record<
     string,
     { scalar?: number; left?: number[][]; right?: number[][]; rows?: number[]; columns?: number[] }
   >;
+  /** P x P values, row-major, instead of blocks. */
   dense?: number[];
+  /** c in A (theta - c): a flat theta, or values by block. */
   center?: number[] | Record<string, NestedValues>;
+  /** b in A theta + b: a flat theta, or values by block. */
   translation?: number[] | Record<string, NestedValues>;
 }
 
@@ -65,11 +80,15 @@ export interface GeneratorJSON {
  * theta + lambda b. Its charge is C = 1/2 (theta - c)^T A (theta - c) + b . theta. Immutable.
  */
 export class Generator {
+  /** For tables and messages; it has no other meaning. */
   readonly name: string;
+  /** What A does to each block; null where A is dense. */
   readonly blocks: ReadonlyMap<string, BlockAction> | null;
   /** P x P, row-major, when A is not given by blocks. */
   readonly dense: Float64Array | null;
+  /** c in A (theta - c) + b; null for 0. */
   readonly center: Shift | null;
+  /** b in A (theta - c) + b; null for 0. */
   readonly translation: Shift | null;
 
   /** @internal use `generator` or a named constructor */
@@ -133,6 +152,9 @@ const toRows = ({ size, values }: Matrix): number[][] =>
  * `center`, `translation` (a flat theta, or values by block, 0 in the others) and `name`; or a `translation` alone.
  *
  * @throws NoetherflowError "shape" when a matrix is not square and symmetric
+ * @example
+ * const A = symmetry.generator({ blocks: { U: { scalar: 1 }, W: { scalar: -1 } } });
+ * problem.checkSymmetry(A).verdict; // "exact"
  */
 export function generator(json: unknown): Generator {
   if (!isRecord(json))
@@ -273,7 +295,13 @@ function checkNames(where: string, names: readonly unknown[]): void {
   }
 }
 
-/** All parameters of the named blocks scaled together: A = I there. Class 2: norms under normalisation. */
+/**
+ * All parameters of the named blocks scaled together: A = I there. Class 2: norms under normalisation.
+ *
+ * @example
+ * const normalised = engine.problem(models.netA({ dx: 3, h: 4, dy: 2 }), teacher, { samples: 8 });
+ * normalised.checkSymmetry(symmetry.scaling("U", "W")).verdict; // "exact"
+ */
 export function scaling(...names: string[]): Generator {
   checkNames("scaling", names);
   if (names.length === 0) fail("name", "scaling", "expected the names of the blocks that scale", "none");
@@ -288,7 +316,10 @@ export function scaling(...names: string[]): Generator {
 /**
  * Blocks scaled by different powers: P -> e^(lambda f) P for each block's factor f.
  *
- * @example symmetry.blockScaling({ U: 2, W: -1 }) // units with act(c z) = c^2 act(z)
+ * @example
+ * const squares = models.mlp({ widths: [3, 4, 2], activation: "square" }); // act(c z) = c^2 act(z)
+ * const problem = engine.problem(squares, teacher, { samples: 8 });
+ * problem.checkSymmetry(symmetry.blockScaling({ W2: 2, W1: -1 })).verdict; // "exact"
  */
 export function blockScaling(factors: Readonly<Record<string, number>>): Generator {
   const names = Object.keys(checkObject("blockScaling", "a factor for each block: { U: 2, W: -1 }", factors));
@@ -307,6 +338,7 @@ export function blockScaling(factors: Readonly<Record<string, number>>): Generat
  *
  * @param options.degree p of an activation with act(c z) = c^p act(z) for c > 0: 1 for ReLU and linear units, 2 for squares
  * @param options.bias   name of the biases, if there are any
+ * @example problem.checkSymmetry(symmetry.neuronRescaling("U", "W", 0)).verdict; // "exact"
  */
 export function neuronRescaling(
   U: string,
@@ -332,6 +364,8 @@ export function neuronRescaling(
 /**
  * Key and query of an attention with scores X Wq Wk^T X^T: Wq -> Wq e^(lambda B), Wk -> Wk e^(-lambda B), B symmetric.
  * C = Tr[B (Wq^T Wq - Wk^T Wk)] / 2.
+ *
+ * @example symmetry.keyQuery("Wq", "Wk", [[1, 0], [0, 2]]).toJSON().blocks?.Wk; // { right: [[-1, 0], [0, -2]] }
  */
 export function keyQuery(Wq: string, Wk: string, B: unknown): Generator {
   checkNames("keyQuery", [Wq, Wk]);
@@ -353,6 +387,11 @@ export function keyQuery(Wq: string, Wk: string, B: unknown): Generator {
  *
  * @param center a flat theta, or values by block and 0 in the others; for a residual layer (U + I)(W + I) it is -I in both
  *               blocks: { U: minusI, W: minusI }
+ * @example
+ * const I = [[1, 0], [0, 1]].map((row) => row.map((x) => 0 - x)); // minus I
+ * const A = symmetry.shifted(symmetry.doubleRotation("U", "W", [[1, 0], [0, 0]]), { U: I, W: I });
+ * const blocks = models.residual({ d: 2 });
+ * engine.problem(blocks, { x: [[1, 2]], y: [[0, 1]] }).checkSymmetry(A).verdict; // "exact"
  */
 export function shifted(A: Generator, center: unknown): Generator {
   if (!(A instanceof Generator)) return fail("shape", "shifted", "expected a generator", show(A));
@@ -369,7 +408,9 @@ export function shifted(A: Generator, center: unknown): Generator {
  * A translation theta -> theta + lambda b, with the charge C = b . theta. Noise does not move it.
  *
  * @param b a flat theta, or values by block and 0 in the others
- * @example symmetry.translation({ b: [1, 1, 1] }) // one number added to all logits of a softmax layer
+ * @example
+ * const problem = engine.problem(models.softmaxRegression({ d: 2, classes: 3 }), { x: [[1, 2]], y: [[1, 0, 0]] });
+ * problem.checkSymmetry(symmetry.translation({ W: [[1, 0], [1, 0], [1, 0]] })).verdict; // "exact"
  */
 export function translation(b: unknown): Generator {
   const shift = readShift("translation", b);
@@ -380,7 +421,11 @@ export function translation(b: unknown): Generator {
   return new Generator(`translation${name}`, new Map(), null, null, shift);
 }
 
-/** Two blocks against each other: up -> e^lambda up, down -> e^-lambda down. C = (|up|^2 - |down|^2) / 2. */
+/**
+ * Two blocks against each other: up -> e^lambda up, down -> e^-lambda down. C = (|up|^2 - |down|^2) / 2.
+ *
+ * @example problem.charge(theta, symmetry.rescaling("U", "W")); // -0.4985
+ */
 export function rescaling(up: string, down: string): Generator {
   checkNames("rescaling", [up, down]);
   return new Generator(
@@ -397,6 +442,10 @@ export function rescaling(up: string, down: string): Generator {
 /**
  * Double rotation of a product U W: U -> U e^(lambda B), W -> e^(-lambda B) W with B symmetric, h x h.
  * The first-named block carries +. C = Tr[B (U^T U - W W^T)] / 2.
+ *
+ * @example
+ * const B = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]; // hidden units 0 and 1
+ * problem.checkSymmetry(symmetry.doubleRotation("U", "W", B)).verdict; // "exact"
  */
 export function doubleRotation(U: string, W: string, B: unknown): Generator {
   checkNames("doubleRotation", [U, W]);
@@ -574,7 +623,11 @@ export function displaced(model: Model, A: Fitted, name: string): Node {
   return sub(leaf, model.graph.constant(part, block.shape, "center"));
 }
 
-/** Generators of exponential symmetries, for users. */
+/**
+ * Generators of exponential symmetries, theta -> e^(lambda A) theta.
+ *
+ * @namespace
+ */
 export const symmetry = {
   generator,
   scaling,

@@ -17,7 +17,12 @@ export type { GammaLaw, RankOneData, RankOneLaw } from "./predictions/rank-one.t
 export type { NormEquilibrium } from "./predictions/scale-invariant.ts";
 export type { Balance, TimeScales, WarmUp } from "./predictions/scales.ts";
 
-/** Closed-form predictions, for users. */
+/**
+ * Closed-form predictions, as functions of plain numbers: C = theta^T A theta / 2, sigma2 = eta / (2 S_eff), time t = k eta, decay
+ * gamma |theta|^2 (PyTorch's weight_decay is 2 gamma), Sigma of single samples. Every field is checked: a misspelt one is refused by name.
+ *
+ * @namespace
+ */
 export const predictions = {
   effectiveBatch,
   noiseStrength,

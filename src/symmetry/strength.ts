@@ -3,7 +3,9 @@ import { effectiveBatch, effectiveEta, noiseStrength } from "./predictions/noise
 
 /** How strong the noise of an optimiser is, for predictions: eta and the batch size, or sigma2 itself. */
 export interface StrengthOptions {
+  /** Learning rate; with `batchSize` it gives sigma^2 = eta / (2 S). */
   readonly eta?: number;
+  /** S. */
   readonly batchSize?: number;
   /** sigma^2 = eta / (2 S), instead of the two above. */
   readonly sigma2?: number;

@@ -4,18 +4,23 @@ import type { Generator } from "./generator.ts";
 
 /** What is known of one symmetry at a theta. */
 export interface SymmetryRow {
+  /** As it was given, or found. */
   readonly name: string;
+  /** The generator. */
   readonly generator: Generator;
   /** 1: A has both signs, so noise has an equilibrium; 2: it has one, so the charge grows or falls for ever without decay. */
   readonly class: 1 | 2 | null;
   /** It moves only what the loss does not see. */
   readonly flat: boolean;
+  /** Is it a symmetry; see checkSymmetry. */
   readonly verdict: "exact" | "approximate" | "none";
+  /** The largest |g_n . J| / (|g_n| |J|). */
   readonly defect: number;
   /** Gradient flow keeps the charge: an exact symmetry with a symmetric A. */
   readonly conserved: boolean;
   /** null where A is not symmetric and has none, as its flow. */
   readonly charge: number | null;
+  /** Parts of dC/dt. */
   readonly flow: NoetherFlow | null;
   /** null where the field is no exact symmetry. */
   readonly equilibrium: Equilibrium | { readonly status: "none"; readonly reason: string } | null;
@@ -93,6 +98,7 @@ function cellsOf(row: SymmetryRow): string[] {
 
 /** Every symmetry of a problem at a theta: data, and as text or HTML. */
 export class SymmetrySummary {
+  /** One row for each generator. */
   readonly rows: readonly SymmetryRow[];
   /** How symmetries were found, if they were searched for. */
   readonly discovery: { readonly count: number; readonly flat: number; readonly gap: number } | null;
@@ -100,6 +106,7 @@ export class SymmetrySummary {
   /** How fast the loss falls, beside which charges are fast or slow. */
   readonly loss: LossScale;
 
+  /** @internal use problem.report */
   constructor(rows: readonly SymmetryRow[], discovery: SymmetrySummary["discovery"], loss: LossScale) {
     this.rows = rows;
     this.discovery = discovery;

@@ -9,7 +9,9 @@ export type MatrixLike = Matrix | readonly (readonly number[])[];
 
 /** Covariances of the noise of a two-layer linear network, Gamma_W (dx x dx) and Gamma_U (dy x dy). */
 export interface Gammas {
+  /** dx x dx: W Gamma_W W^T is the moment S_W of `noiseMoments`. */
   readonly GammaW: Matrix;
+  /** dy x dy: U^T Gamma_U U is the moment S_U. */
   readonly GammaU: Matrix;
 }
 
@@ -31,6 +33,7 @@ export interface GroupFactors {
   readonly M: Matrix;
   /** U M^1/2, dy x h, and M^-1/2 W, h x dx. */
   readonly U: Matrix;
+  /** M^-1/2 W, h x dx. */
   readonly W: Matrix;
   /** What becomes of them as `regularize` falls; null without it. */
   readonly trend: GroupTrend | null;
@@ -38,6 +41,7 @@ export interface GroupFactors {
 
 /** From regularize = e to e / 100. */
 export interface GroupTrend {
+  /** e, as it was given. */
   readonly regularize: number;
   /** g in |theta*| ~ e^-g: 0 where theta* has a limit, above 0 where the infimum lies at infinity. */
   readonly growth: number;
@@ -77,6 +81,8 @@ export class TwoLayer {
    *
    * Without `error` (the global minimum) they hold for any law of x; the terms in E are those of a
    * Gaussian x.
+   *
+   * @example engine.twoLayer.gammas({ SigmaX: [[1, 0], [0, 1]], SigmaEps: [[0.25]] }).GammaU.values; // [2]
    */
   gammas(spec: { SigmaX: MatrixLike; SigmaEps: MatrixLike; error?: MatrixLike }): Gammas {
     const d = this.#dense;
@@ -132,6 +138,9 @@ export class TwoLayer {
    * @param spec.sigma2 noise strength eta / (2 S); spec.gamma weight decay in L + gamma |theta|^2
    * @throws NoetherflowError "range" when V has more than h singular values that are not rounding,
    *         or a K is not positive definite
+   * @example
+   * const law = engine.twoLayer.gammas({ SigmaX: [[1, 0], [0, 1]], SigmaEps: [[1, 0], [0, 1]] });
+   * engine.twoLayer.balanced({ ...law, V: [[1, 0], [0, 1]], h: 3, sigma2: 0.01 }).D; // [0.08, 0.08]
    */
   balanced(spec: { V: MatrixLike; h: number; sigma2: number; gamma?: number } & Gammas): BalancedFactors {
     const d = this.#dense;
@@ -280,7 +289,11 @@ export class TwoLayer {
       );
   }
 
-  /** Trace of the Hessian where SGD comes to rest for a teacher V, Sigma_x, Sigma_eps: see final-trace.ts. */
+  /**
+   * Trace of the Hessian where SGD comes to rest for a teacher V, Sigma_x, Sigma_eps: see final-trace.ts.
+   *
+   * @example engine.twoLayer.finalTrace({ V: [[1, 0], [0, 1]], SigmaX: [[1, 0], [0, 1]], SigmaEps: [[1, 0], [0, 1]] }); // 16
+   */
   finalTrace(teacher: LinearTeacher): number {
     return finalTrace(this, teacher);
   }
@@ -288,6 +301,8 @@ export class TwoLayer {
   /**
    * Trace of the Hessian of the mean of |U W x - y|^2 (Proposition 2), exact for all U and W:
    * 2 dy Tr[W Sigma_x W^T] + 2 |U|_F^2 Tr Sigma_x.
+   *
+   * @example engine.twoLayer.hessianTrace({ U: [[1, 0], [0, 1]], W: [[1, 0], [0, 1]], SigmaX: [[1, 0], [0, 1]] }); // 16
    */
   hessianTrace(spec: { U: MatrixLike; W: MatrixLike; SigmaX: MatrixLike }): number {
     const d = this.#dense;

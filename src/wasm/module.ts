@@ -2,7 +2,9 @@ import { instantiate } from "@assemblyscript/loader";
 import { fail, show } from "../errors.ts";
 import type { Real } from "../graph/layout.ts";
 
+/** Type of the numbers of an engine. */
 export type Dtype = "f64" | "f32";
+/** Build of the Wasm core. */
 export type Variant = "simd";
 
 /** The functions of the compiled core that TypeScript calls; addresses are bytes, sizes values. */

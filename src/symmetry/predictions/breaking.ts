@@ -10,6 +10,7 @@ import { lyapunov } from "./stationary.ts";
  * @param of.noise Tr[Sigma A]; of.pull (A theta) . grad ell_0
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 11, eq. 18; 0 is eq. 19
+ * @example predictions.brokenFlow({ sigma2: 0.01, noise: 3, zeta: 0.1, pull: 0.2 }); // 0.01
  */
 export function brokenFlow(of: {
   readonly sigma2: number;
@@ -33,6 +34,7 @@ export function brokenFlow(of: {
  * @param of.slope f'(lambda*) of the symmetric loss, below 0
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 11
+ * @example predictions.smallBreakingShift({ zeta: 0.1, pull: 2, slope: -4 }); // -0.05
  */
 export function smallBreakingShift(of: {
   readonly zeta: number;
@@ -61,6 +63,7 @@ export function smallBreakingShift(of: {
  * @param of.alignment theta*^T A n, not 0; without it there is no displacement
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 11, eqs. 20-23
+ * @example predictions.largeBreakingShift({ sigma2: 0.01, noise: 3, h: 2 }); // { charge: 0.015 }
  */
 export function largeBreakingShift(of: {
   readonly sigma2: number;
@@ -103,6 +106,10 @@ export interface MinimumShift {
  * @throws NoetherflowError "range" unless H is positive definite; "range", "name" or "shape" naming the field
  * @cost   an eigen-decomposition and some products of P x P, and P^3
  * @source theory 11
+ * @example
+ * const of = (x: number) => ({ rows: 1, cols: 1, values: Float64Array.of(x) });
+ * const line = { H: of(2), Sigma: of(4), T: Float64Array.of(0), A: of(1), theta: [1], sigma2: 0.01 };
+ * predictions.minimumShift(engine.dense, line).charge; // 0.01; sigma2 Sigma / (2 H) of a parabola
  */
 export function minimumShift(
   dense: Dense,

@@ -5,7 +5,9 @@ import { count, nonNegative, optional, positive, readFields } from "./fields.ts"
 
 /** Variances of the entries of U (dy x h) and W (h x dx). */
 export interface InitVariances {
+  /** Var U_ij. */
   readonly varU: number;
+  /** Var W_ij. */
   readonly varW: number;
 }
 
@@ -20,6 +22,7 @@ export type NamedInit = Exclude<InitKind, "normal">;
  *
  * @throws NoetherflowError "name" for a kind without a variance of its own, "range" or "name" naming the field
  * @source theory 10
+ * @example predictions.initVariances("glorot", { dx: 3, h: 5, dy: 3 }); // { varU: 0.25, varW: 0.25 }
  */
 export function initVariances(
   init: NamedInit,
@@ -43,6 +46,7 @@ const named = (where: string, init: unknown, dx: number, h: number, dy: number):
  * @param of { h, dy, traceSigmaX } with { varU, varW }, or with { init: "glorot", dx }
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 10, Proposition 2
+ * @example predictions.initialTrace({ h: 4, dy: 2, traceSigmaX: 3, varU: 0.5, varW: 0.5 }); // 48
  */
 export function initialTrace(
   of: { readonly h: number; readonly dy: number; readonly traceSigmaX: number } & (
@@ -68,6 +72,7 @@ export function initialTrace(
  *
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 10
+ * @example predictions.autoencoderTrace({ d: 2, traceSigmaX: 2 }); // 16
  */
 export function autoencoderTrace(of: { readonly d: number; readonly traceSigmaX: number }): number {
   const { d, traceSigmaX } = readFields("autoencoderTrace", of, { d: count, traceSigmaX: positive });
@@ -95,6 +100,7 @@ const ROUNDING = 1e-12;
  *
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 10, eq. 17
+ * @example predictions.traceRatio({ h: 4, d: 2, init: "he" }); // { ratio: 3, trend: "flattening" }
  */
 export function traceRatio(
   of:

@@ -7,6 +7,7 @@ import { batch, finite, momentum, nonNegative, optional, positive, readFields } 
  * shuffled epoch, for the drift of a charge). Infinity where a batch is all of the data, which leaves no noise.
  *
  * @source theory 1
+ * @example predictions.effectiveBatch(10, 100, "without"); // 11
  */
 export function effectiveBatch(S: number, N = Infinity, sampling: "iid" | "without" = "iid"): number {
   const where = "effectiveBatch";
@@ -18,7 +19,12 @@ export function effectiveBatch(S: number, N = Infinity, sampling: "iid" | "witho
   return S === N ? Infinity : (S * (N - 1)) / (N - S);
 }
 
-/** sigma^2 = eta / (2 S_eff). @source theory 1 */
+/**
+ * sigma^2 = eta / (2 S_eff).
+ *
+ * @source theory 1
+ * @example predictions.noiseStrength(0.01, 4); // 0.00125
+ */
 export function noiseStrength(eta: number, effectiveBatch: number): number {
   const where = "noiseStrength";
   return checkNumber(where, "eta", eta, 0) / (2 * batch(where, "S_eff", effectiveBatch));
@@ -29,6 +35,7 @@ export function noiseStrength(eta: number, effectiveBatch: number): number {
  * place of eta, at time k eta~. Fixed points without decay stay where they are.
  *
  * @source theory 13.4
+ * @example predictions.effectiveEta(0.01, 0.75); // 0.04
  */
 export function effectiveEta(eta: number, beta: number): number {
   const where = "effectiveEta";
@@ -45,6 +52,7 @@ export function effectiveEta(eta: number, beta: number): number {
  * @param of.noise Tr[Sigma A]; of.mean gbar^T A gbar
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 2.3, 13.4
+ * @example predictions.discreteFlow({ eta: 0.01, effectiveBatch: 4, noise: 2, mean: 1 }); // 0.0075
  */
 export function discreteFlow(of: {
   readonly eta: number;

@@ -9,6 +9,7 @@ import { finite, nonNegative, optional, positive, readFields } from "./fields.ts
  *
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 8 (d = 1), 14 (a)
+ * @example predictions.productRate({ sigma2: 0.01, slopeVariance: 4 }); // 0.08
  */
 export function productRate(of: {
   readonly sigma2: number;
@@ -28,6 +29,7 @@ export function productRate(of: {
  *
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 8
+ * @example predictions.productFactor({ eta: 0.5, delta: 1 }); // 0.75
  */
 export function productFactor(of: {
   readonly eta: number;
@@ -47,10 +49,13 @@ export function productFactor(of: {
 export interface RankOneData {
   /** E x^2 and E[x y]. */
   readonly alpha: number;
+  /** E[x y]. */
   readonly b1: number;
   /** Var x^2, Cov(x^2, x y), Var(x y). */
   readonly a: number;
+  /** Cov(x^2, x y). */
   readonly b: number;
+  /** Var(x y). */
   readonly c: number;
 }
 
@@ -65,8 +70,11 @@ export interface RankOneLaw {
    * Delta = a c - b^2; where x^2 is constant, v^powerOfV e^(-v / scale).
    */
   readonly powerOfV: number;
+  /** Exponent of D(v). */
   readonly powerOfD: number;
+  /** Factor of the arctan in the exponent. */
   readonly angleFactor: number;
+  /** a c - b^2. */
   readonly Delta: number;
   /** p(v) falls as v^tail, -7/2, so that moments from 5/2 on diverge; -Infinity where it falls exponentially. */
   readonly tail: number;
@@ -76,10 +84,13 @@ export interface RankOneLaw {
 
 /** Density v^(shape - 1) e^(-v / scale), normalised. */
 export interface GammaLaw {
+  /** Above 0. */
   readonly shape: number;
+  /** In units of v. */
   readonly scale: number;
   /** shape scale and shape scale^2. */
   readonly mean: number;
+  /** shape scale^2. */
   readonly variance: number;
 }
 
@@ -94,6 +105,7 @@ export interface GammaLaw {
  * @throws NoetherflowError "range" or "name" naming the field; "range" for moments of no data: a c must exceed b^2, or a and b
  *         be 0
  * @source theory 14 (a); Ziyin, Li, Ueda, arXiv:2308.06671
+ * @example predictions.rankOneLaw({ alpha: 1, b1: 1, a: 0, b: 0, c: 1 }, 0.05).gamma; // { shape: 4.5, scale: 0.2, mean: 0.9 }
  */
 export function rankOneLaw(data: RankOneData, sigma2: number): RankOneLaw {
   return lawOf("rankOneLaw", data, sigma2);
@@ -130,7 +142,12 @@ function lawOf(where: string, data: RankOneData, sigma2: number): RankOneLaw {
   };
 }
 
-/** ln p(v) of that law but for a constant, v > 0. @throws NoetherflowError "range" where there is no law */
+/**
+ * ln p(v) of that law but for a constant, v > 0.
+ *
+ * @throws NoetherflowError "range" where there is no law
+ * @example predictions.rankOneLogDensity({ alpha: 1, b1: 1, a: 0, b: 0, c: 1 }, 0.05, 1); // -5
+ */
 export function rankOneLogDensity(data: RankOneData, sigma2: number, v: number): number {
   const where = "rankOneLogDensity";
   const law = lawOf(where, data, sigma2);

@@ -9,6 +9,7 @@ import { batch, nonNegative, optional, orInfinite, positive, readFields } from "
  * @param of.noise Tr Sigma at norm r
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 7
+ * @example predictions.unitPower({ noise: 8, squaredGradient: 1, effectiveBatch: 4, radius: 2 }); // 12
  */
 export function unitPower(of: {
   readonly noise: number;
@@ -35,6 +36,7 @@ export function unitPower(of: {
  *
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 7, eq. 11
+ * @example predictions.radiusAt(Infinity, { radius0: 1, sigma2: 0.02, unitNoise: 16, gamma: 0.01 }); // 2
  */
 export function radiusAt(
   t: number,
@@ -79,6 +81,7 @@ export interface NormEquilibrium {
   readonly angle: number;
   /** Of r^4 towards it: 8 gamma per unit of time, and 1 / (8 eta gamma) steps to fall by e. */
   readonly rate: number;
+  /** Steps in which r^4 comes nearer by e: 1 / (8 eta gamma). */
   readonly steps: number;
   /** lambda_e = 2 eta gamma of Li, Lyu, Arora 2020. */
   readonly intrinsicEta: number;
@@ -91,6 +94,7 @@ export interface NormEquilibrium {
  * @throws NoetherflowError "range" or "name" naming the field: eta gamma must be below 1, and eta and G above 0, else nothing
  *         moves
  * @source theory 7; Wan et al. 2021; Li, Lyu, Arora 2020, arXiv:2010.02916
+ * @example predictions.normEquilibrium({ eta: 0.1, G: 1, gamma: 0.025 }); // { radius: 1.001, angle: 0.1 }
  */
 export function normEquilibrium(of: {
   readonly eta: number;
@@ -121,6 +125,7 @@ export function normEquilibrium(of: {
  *
  * @throws NoetherflowError "range" or "name" naming the field: 2 eta gamma must be below 1
  * @source theory 7
+ * @example predictions.angularUpdate({ eta: 0.1, G: 4, radius: 1 }); // 0.2
  */
 export function angularUpdate(of: {
   readonly eta: number;

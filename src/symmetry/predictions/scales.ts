@@ -37,6 +37,7 @@ const HINT = "At a minimum give the curvature.";
  *        along the motion
  * @throws NoetherflowError "range" or "name" naming the field
  * @source theory 4
+ * @example predictions.timeScales({ rate: 0.5, curvature: 1 }); // { tau1: 0.5, tau2: 2, ratio: 4, phase: "slow" }
  */
 export function timeScales(
   of: { readonly rate: number } & (
@@ -65,6 +66,7 @@ export function timeScales(
 export interface Balance {
   /** N+ = sigma^2 Tr[Sigma A+] and N- = sigma^2 Tr[Sigma A-], A = A+ - A-. */
   readonly plus: number;
+  /** N- = sigma^2 Tr[Sigma A-]. */
   readonly minus: number;
   /** ln(N+ / N-): 0 at balance without decay, infinite where one side has no noise, NaN where neither has. */
   readonly logRatio: number;
@@ -77,6 +79,9 @@ export interface Balance {
  *
  * @throws NoetherflowError "shape", "range" or "name" naming the field
  * @source theory 6, eqs. 9 and 10
+ * @example
+ * const sides = [{ mu: 1, s: 3, q: 1 }, { mu: -1, s: 1, q: 1 }];
+ * predictions.balance(sides, { sigma2: 0.25 }); // { plus: 0.75, minus: 0.25, residual: 0.5 }
  */
 export function balance(
   directions: readonly Direction[],
@@ -117,6 +122,7 @@ export function balance(
  * Sigma_x = varX I and label noise varEps I, all in d dimensions: 8 sigma2 d varX varEps + 4 gamma.
  *
  * @source theory 14 (e); 9
+ * @example predictions.isotropicRate({ d: 2, sigma2: 0.01 }); // 0.16
  */
 export function isotropicRate(of: {
   readonly d: number;
@@ -159,6 +165,9 @@ const NEEDED = 2;
  *                        (rate - 4 gamma) / sigma2 of an equilibrium that was measured
  * @throws NoetherflowError "shape", "range" or "name" naming the field
  * @source theory 10; E06: ramps of 100, 300 and 1000 steps to eta .03 have .6, 1.8 and 6
+ * @example
+ * const etas = Float64Array.from({ length: 1000 }, (_, k) => (0.03 * (k + 1)) / 1000);
+ * predictions.warmUp({ etas, effectiveBatch: 4, ratePerNoise: 80 }).integral; // 3.005; the charge falls by e^3
  */
 export function warmUp(of: {
   readonly etas: ArrayLike<number>;

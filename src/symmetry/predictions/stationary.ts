@@ -13,6 +13,9 @@ import { nonNegative, optional, readFields, readMatrix } from "./fields.ts";
  * @throws NoetherflowError "range" unless H is positive definite and, for SGD, eta max eig H < 2; "range", "name" or "shape"
  *         naming the field
  * @source theory 14 (b)
+ * @example
+ * const of = (x: number) => ({ rows: 1, cols: 1, values: Float64Array.of(x) });
+ * predictions.stationaryCovariance(engine.dense, { H: of(2), Sigma: of(4), sigma2: 0.01 }).R.values; // [0.02]
  */
 export function stationaryCovariance(
   dense: Dense,
