@@ -18,9 +18,11 @@ export default model({
   },
 });
 
-// does the signal rise anywhere by more than 1?
+// the largest rise of a signal from one place to the next
 const wave = (n, p) => Math.sin(0.9 * n + 0.7 * p) + Math.cos(2.3 * n * p);
-const signals = Array.from({ length: 200 }, (_, n) => Array.from({ length: LENGTH }, (_, p) => wave(n + 1, p + 1)));
+const signals = Array.from({ length: 200 }, (_, n) =>
+  Array.from({ length: LENGTH }, (_, p) => wave(n + 1, p + 1)),
+);
 export const data = {
   x: signals,
   y: signals.map((x) => Math.max(...x.slice(1).map((v, p) => v - x[p]))),

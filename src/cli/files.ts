@@ -4,7 +4,7 @@ import { extname, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { csvParseRows } from "d3-dsv";
 import type { ThetaLike } from "../dynamics/theta.ts";
-import { checkInteger, checkObject, fail, NoetherflowError, nearest, show } from "../errors.ts";
+import { checkInteger, checkObject, fail, NoetherflowError, nearest, show, showShape } from "../errors.ts";
 import { Model, parseModel } from "../graph/model.ts";
 import { isRecord } from "../graph/parse.ts";
 import { parseSampler, Sampler } from "../graph/sampler.ts";
@@ -122,7 +122,7 @@ async function execute(path: string, library: URL): Promise<Record<string, unkno
       try {
         return (await import(url)) as Record<string, unknown>;
       } catch (error) {
-        if (!/Cannot find package 'noetherflow'/.test((error as Error).message)) throw error;
+        if (!/Cannot find (package|module) 'noetherflow'/.test((error as Error).message)) throw error;
       }
     }
     const { createJiti } = await import("jiti");
@@ -181,7 +181,7 @@ export async function loadData(
     case ".parquet":
       return columnsOf(path, model, await parquetTable(path, bytes), columns);
     case ".npz":
-      return mapArrays(decodeNpz(bytes, path));
+      return samplesOf(path, decodeNpz(bytes, path), model);
     case ".npy": {
       if (model.inputs.length !== 1)
         fail(
@@ -190,7 +190,7 @@ export async function loadData(
           "an .npz with an array for each input",
           `one array for ${model.inputs.length} inputs`,
         );
-      return { [model.inputs[0]!.name]: Float64Array.from(decodeNpy(bytes, path).values) };
+      return samplesOf(path, { [model.inputs[0]!.name]: decodeNpy(bytes, path) }, model);
     }
     default:
       return fail("name", path, "data is a file of .json, .csv, .parquet, .npz, .npy", kind || "no ending");
@@ -198,7 +198,7 @@ export async function loadData(
 }
 
 /** Parameters: arrays by block (.npz, .safetensors, .json), one flat array (.npy, .json), or where a recorded run ended. */
-export async function loadTheta(path: string, replica: number): Promise<ThetaLike> {
+export async function loadTheta(path: string, model: Model, replica: number): Promise<ThetaLike> {
   if (await isFolder(path)) {
     const { run } = await readRun(path);
     if (run === null) return fail("unsupported", path, "a run that is finished", "an unfinished one");
@@ -210,9 +210,9 @@ export async function loadTheta(path: string, replica: number): Promise<ThetaLik
     case ".json":
       return json(path, bytes.toString("utf8")) as ThetaLike;
     case ".npz":
-      return mapArrays(decodeNpz(bytes, path));
+      return thetaOf(path, decodeNpz(bytes, path), model);
     case ".safetensors":
-      return mapArrays(decodeSafetensors(bytes, path));
+      return thetaOf(path, decodeSafetensors(bytes, path), model);
     case ".npy":
       return Float64Array.from(decodeNpy(bytes, path).values);
     default:
@@ -234,9 +234,42 @@ export async function loadGenerators(path: string): Promise<Record<string, Gener
   return readGenerators(path, isOne ? { [String((given as { name?: unknown }).name ?? "A")]: given } : given);
 }
 
-function mapArrays(arrays: Readonly<Record<string, NpyArray>>): Record<string, Float64Array> {
+/** Numbers of an array that is to have a shape: as it is, flat, or with axes of one entry more or less. */
+function valuesOf(where: string, { shape, values }: NpyArray, expected: readonly number[]): Float64Array {
+  const wide = (of: readonly number[]) => of.filter((d) => d !== 1).join();
+  if (shape.length !== 1 && wide(shape) !== wide(expected))
+    fail(
+      "shape",
+      where,
+      `shape ${showShape(expected)}`,
+      showShape(shape),
+      wide([...shape].reverse()) === wide(expected) ? "It looks transposed." : undefined,
+    );
+  return Float64Array.from(values);
+}
+
+/** Parameters from arrays by name; names and sizes are checked where a problem reads them. */
+function thetaOf(path: string, arrays: Readonly<Record<string, NpyArray>>, model: Model): ThetaLike {
+  const shapes = new Map(model.blocks.map((block) => [block.name, block.shape]));
   return Object.fromEntries(
-    Object.entries(arrays).map(([name, { values }]) => [name, Float64Array.from(values)]),
+    Object.entries(arrays).map(([name, array]) => [
+      name,
+      valuesOf(`${path}: ${name}`, array, shapes.get(name) ?? array.shape),
+    ]),
+  );
+}
+
+/** Data from arrays by input name, N samples first. */
+function samplesOf(path: string, arrays: Readonly<Record<string, NpyArray>>, model: Model): Data {
+  const shapes = new Map(model.inputs.map((input) => [input.name, input.shape]));
+  return Object.fromEntries(
+    Object.entries(arrays).map(([name, array]) => {
+      const shape = shapes.get(name);
+      return [
+        name,
+        valuesOf(`${path}: ${name}`, array, shape ? [array.shape[0] ?? 1, ...shape] : array.shape),
+      ];
+    }),
   );
 }
 

@@ -85,8 +85,8 @@ function addSymmetries(program: Command, start: Start): void {
     .addHelpText(
       "after",
       `
-Columns: GD keeps, whether gradient descent conserves the charge (class 1) or it only grows with noise (class 2); C, the charge at theta;
-dC/dt, its drift under SGD; ln N+/N-, noise that raises C over noise that lowers it; lambda*, C*, where on the orbit of theta noise
+Columns: class 1 has an equilibrium, class 2 (a scale) only with weight decay; GD keeps, whether gradient descent conserves the charge;
+C, the charge at theta; dC/dt, its drift under SGD; ln N+/N-, noise that raises C over noise that lowers it; lambda*, C*, where on the orbit of theta noise
 balances and the charge there; tau2, steps, the time it takes; tau2/tau1, that over the time in which the loss falls.`,
     )
     .action(

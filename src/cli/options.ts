@@ -180,7 +180,8 @@ export async function openProblem(
   if (needsFinite && problem.N === Infinity)
     fail("unsupported", file, "a finite set of samples", "a sampler", "Say how many: --samples 1000.");
   const { init, std, seed } = flags;
-  const given = flags.theta !== undefined ? await loadTheta(flags.theta, flags.replica) : loaded.theta;
+  const given =
+    flags.theta !== undefined ? await loadTheta(flags.theta, loaded.model, flags.replica) : loaded.theta;
   const theta =
     given === undefined
       ? problem.init(init, { seed, ...(init === "normal" ? { std } : {}) })

@@ -102,6 +102,24 @@ function plain(_: string, value: unknown): unknown {
   return ArrayBuffer.isView(value) ? [...(value as unknown as Iterable<number>)] : value;
 }
 
+/** Hints that name functions, as a command line says them. */
+const WORDS: readonly (readonly [string, string])[] = [
+  [
+    "See checkSymmetry; { force: true } computes it all the same.",
+    "See noetherflow check; --force computes it all the same.",
+  ],
+  [
+    "resumeRun goes on with it; overwrite: true begins anew.",
+    "noetherflow resume goes on with it; --overwrite begins anew.",
+  ],
+  ["Pass overwrite: true.", "Pass --overwrite."],
+  ['Use init("normal", { std, seed }).', "Pass --init normal --std 1."],
+  [
+    "Pass { transposeW: true } where the block holds the transpose of W.",
+    "Use --symmetry keyquery: or what symmetries finds.",
+  ],
+];
+
 /** One line about what went wrong, and the exit code it means. */
 export function explain(error: unknown, json: boolean): { line: string; code: number } {
   const ours = error instanceof NoetherflowError ? error : null;
@@ -109,9 +127,10 @@ export function explain(error: unknown, json: boolean): { line: string; code: nu
   const isTheirs =
     error instanceof CommanderError || (ours !== null ? ours.code !== "internal" : isOfFiles(error));
   const code = isTheirs ? EXIT.badInput : EXIT.failed;
-  const message = oneLine(error instanceof Error ? error.message : String(error))
+  let message = oneLine(error instanceof Error ? error.message : String(error))
     .replace(/^error: /, "")
     .replace(/, got undefined\b/, ", got none");
+  for (const [ofTheLibrary, ofTheCommand] of WORDS) message = message.replace(ofTheLibrary, ofTheCommand);
   if (!json) return { line: `noetherflow: ${message}`, code };
   const parts =
     ours === null

@@ -133,7 +133,7 @@ export class SymmetrySummary {
         .map((cell, c) => (c === 0 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)))
         .join("  ")
         .trimEnd();
-    return [...cells.map(line), ...this.notes].join("\n");
+    return [...(this.rows.length > 0 ? cells.map(line) : []), ...this.notes].join("\n");
   }
 
   /**

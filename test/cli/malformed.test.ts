@@ -450,12 +450,22 @@ const classes: Readonly<Record<string, (d: Dice) => Bad>> = {
   parameters: (d) => {
     const tensors = safetensors(THETA);
     const header = tensors.slice();
-    header[8 + d.below(40)] = 0x22;
+    header[8 + d.below(40)] = 0x01;
     const { R: _, ...missing } = THETA;
     return d.pick<Bad>([
       theta("bad.npz", encodeNpz(missing), /R/),
       theta("bad.npz", encodeNpz({ ...THETA, Q: THETA.W }), /Q/),
       theta("bad.npz", encodeNpz({ ...THETA, W: THETA.U }), /W/),
+      theta(
+        "bad.npz",
+        encodeNpz({ ...THETA, W: { ...THETA.W, shape: [2, 4] } }),
+        /W: shape \[4, 2\], got \[2, 4\]\. It looks transposed/,
+      ),
+      theta(
+        "bad.safetensors",
+        safetensors({ ...THETA, W: { ...THETA.W, shape: [2, 4] } }),
+        /W: .*transposed/,
+      ),
       theta("bad.safetensors", tensors.slice(0, d.below(tensors.length)), /bad\.safetensors|W|U|R/),
       theta("bad.safetensors", header, /bad\.safetensors|W|U|R/),
       theta("bad.json", "[1, 2, 3]", /theta/),
