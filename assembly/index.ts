@@ -14,6 +14,18 @@ export * from "./random";
 export * from "./dense";
 export { exp, log, tanh, sigmoid, softplus, erf } from "./elementary";
 
+import { maddOne } from "./lanes";
+
+/** a * b + c as products compute it: tells whether this build and this machine fuse. */
+export function multiplyAdd(a: real, b: real, c: real): real {
+  return maddOne(a, b, c);
+}
+
+/** 1 where the build asks for fused multiply-add. */
+export function isFused(): i32 {
+  return ASC_FEATURE_RELAXED_SIMD ? 1 : 0;
+}
+
 /** First free byte of memory: everything above belongs to the arena. */
 export function heapBase(): usize {
   return __heap_base;

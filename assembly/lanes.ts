@@ -22,11 +22,24 @@ export function splatAt(p: usize): v128 {
   return sizeof<real>() == 8 ? v128.load64_splat(p) : v128.load32_splat(p);
 }
 
-/** a * b + c with two roundings (the baseline variant never fuses). */
+/**
+ * a * b + c, the term of a product: two roundings in the variant "simd", one in "fma", whose build enables relaxed SIMD. Nothing
+ * but products uses it, so that elementwise ops have the same bits in both.
+ */
 // @ts-ignore: decorator
 @inline
 export function madd(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return v128.relaxed_madd<real>(a, b, c);
   return v128.add<real>(v128.mul<real>(a, b), c);
+}
+
+/** The same of single values: Wasm has no scalar that fuses, so "fma" takes a lane. */
+// @ts-ignore: decorator
+@inline
+export function maddOne(a: real, b: real, c: real): real {
+  if (ASC_FEATURE_RELAXED_SIMD)
+    return v128.extract_lane<real>(v128.relaxed_madd<real>(v128.splat<real>(a), v128.splat<real>(b), v128.splat<real>(c)), 0);
+  return a * b + c;
 }
 
 /** One step: keep * theta - rate * g, three roundings. Every update in the house is this expression. */

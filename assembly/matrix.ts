@@ -2,14 +2,14 @@
  * Matrix products and transposes.
  *
  * Every element of a product is one accumulator that starts at +0 (accumulate = 0) or at the value in
- * dst (accumulate = 1) and adds a * b in ascending p, each in two roundings. SIMD runs across
+ * dst (accumulate = 1) and adds a * b in ascending p, in two roundings each, or one in "fma". SIMD runs across
  * independent elements, so the bits are those of the plain triple loop for any tile.
  *
  * Addresses are in bytes, sizes and strides in values of real. A uniform value is packed; a laned one
  * is [elements][ld], ld a multiple of LANES, whose pad lanes are computed like the others. Any size may
  * be 0. dst overlaps no operand, and nothing outside the elements of dst is written.
  */
-import { bytes, LANES, madd, splatAt } from "./lanes";
+import { bytes, LANES, madd, maddOne, splatAt } from "./lanes";
 import {
   laned1x1,
   laned2x1,
@@ -233,7 +233,7 @@ function scaled(dst: usize, a: usize, b: usize, n: i32): void {
     dst += 16;
   }
   for (; n > 0; --n) {
-    store<real>(dst, load<real>(a) * load<real>(b) + 0);
+    store<real>(dst, maddOne(load<real>(a), load<real>(b), 0));
     b += sizeof<real>();
     dst += sizeof<real>();
   }
@@ -256,7 +256,7 @@ function scaledAdd(dst: usize, a: usize, b: usize, n: i32): void {
     dst += 16;
   }
   for (; n > 0; --n) {
-    store<real>(dst, load<real>(a) * load<real>(b) + load<real>(dst));
+    store<real>(dst, maddOne(load<real>(a), load<real>(b), load<real>(dst)));
     b += sizeof<real>();
     dst += sizeof<real>();
   }

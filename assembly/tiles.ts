@@ -6,7 +6,7 @@
  * the plain triple loop, whatever the tile. Addresses and strides are in bytes. dst overlaps neither
  * operand.
  */
-import { LANES, madd, splatAt } from "./lanes";
+import { LANES, madd, maddOne, splatAt } from "./lanes";
 
 function tileNN2x4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
@@ -243,10 +243,10 @@ function columnNN4(
   let a3 = a + lda * 3;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a1) * x;
-    c2 += load<real>(a2) * x;
-    c3 += load<real>(a3) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a1), x, c1);
+    c2 = maddOne(load<real>(a2), x, c2);
+    c3 = maddOne(load<real>(a3), x, c3);
     a += sizeof<real>();
     a1 += sizeof<real>();
     a2 += sizeof<real>();
@@ -265,7 +265,7 @@ function columnNN1(
   let c0: real = 0;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += sizeof<real>();
     b += ldb;
   }
@@ -583,10 +583,10 @@ function columnNNAdd4(
   let a3 = a + lda * 3;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a1) * x;
-    c2 += load<real>(a2) * x;
-    c3 += load<real>(a3) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a1), x, c1);
+    c2 = maddOne(load<real>(a2), x, c2);
+    c3 = maddOne(load<real>(a3), x, c3);
     a += sizeof<real>();
     a1 += sizeof<real>();
     a2 += sizeof<real>();
@@ -605,7 +605,7 @@ function columnNNAdd1(
   let c0: real = load<real>(dst);
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += sizeof<real>();
     b += ldb;
   }
@@ -923,10 +923,10 @@ function columnNNStep4(
   let a3 = a + lda * 3;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a1) * x;
-    c2 += load<real>(a2) * x;
-    c3 += load<real>(a3) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a1), x, c1);
+    c2 = maddOne(load<real>(a2), x, c2);
+    c3 = maddOne(load<real>(a3), x, c3);
     a += sizeof<real>();
     a1 += sizeof<real>();
     a2 += sizeof<real>();
@@ -945,7 +945,7 @@ function columnNNStep1(
   let c0: real = 0;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += sizeof<real>();
     b += ldb;
   }
@@ -1242,10 +1242,10 @@ function columnTN4(
   let c3: real = 0;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a, 1 * sizeof<real>()) * x;
-    c2 += load<real>(a, 2 * sizeof<real>()) * x;
-    c3 += load<real>(a, 3 * sizeof<real>()) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a, 1 * sizeof<real>()), x, c1);
+    c2 = maddOne(load<real>(a, 2 * sizeof<real>()), x, c2);
+    c3 = maddOne(load<real>(a, 3 * sizeof<real>()), x, c3);
     a += lda;
     b += ldb;
   }
@@ -1261,7 +1261,7 @@ function columnTN1(
   let c0: real = 0;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += lda;
     b += ldb;
   }
@@ -1558,10 +1558,10 @@ function columnTNAdd4(
   let c3: real = load<real>(dst + ldd * 3);
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a, 1 * sizeof<real>()) * x;
-    c2 += load<real>(a, 2 * sizeof<real>()) * x;
-    c3 += load<real>(a, 3 * sizeof<real>()) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a, 1 * sizeof<real>()), x, c1);
+    c2 = maddOne(load<real>(a, 2 * sizeof<real>()), x, c2);
+    c3 = maddOne(load<real>(a, 3 * sizeof<real>()), x, c3);
     a += lda;
     b += ldb;
   }
@@ -1577,7 +1577,7 @@ function columnTNAdd1(
   let c0: real = load<real>(dst);
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += lda;
     b += ldb;
   }
@@ -1712,10 +1712,10 @@ function columnStrided4(
   let a3 = a + ai * 3;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a1) * x;
-    c2 += load<real>(a2) * x;
-    c3 += load<real>(a3) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a1), x, c1);
+    c2 = maddOne(load<real>(a2), x, c2);
+    c3 = maddOne(load<real>(a3), x, c3);
     a += ap;
     a1 += ap;
     a2 += ap;
@@ -1734,7 +1734,7 @@ function columnStrided1(
   let c0: real = 0;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += ap;
     b += ldb;
   }
@@ -1834,10 +1834,10 @@ function columnStridedAdd4(
   let a3 = a + ai * 3;
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
-    c1 += load<real>(a1) * x;
-    c2 += load<real>(a2) * x;
-    c3 += load<real>(a3) * x;
+    c0 = maddOne(load<real>(a), x, c0);
+    c1 = maddOne(load<real>(a1), x, c1);
+    c2 = maddOne(load<real>(a2), x, c2);
+    c3 = maddOne(load<real>(a3), x, c3);
     a += ap;
     a1 += ap;
     a2 += ap;
@@ -1856,7 +1856,7 @@ function columnStridedAdd1(
   let c0: real = load<real>(dst);
   for (; k > 0; --k) {
     const x = load<real>(b);
-    c0 += load<real>(a) * x;
+    c0 = maddOne(load<real>(a), x, c0);
     a += ap;
     b += ldb;
   }

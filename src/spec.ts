@@ -7,7 +7,7 @@ import { parseSampler, type SamplerJSON } from "./graph/sampler.ts";
 import { momentMatched } from "./models/moment-matched.ts";
 import type { Data, Origin } from "./models/samples.ts";
 import { type Generator, generator } from "./symmetry/generator.ts";
-import type { Dtype, Variant } from "./wasm/module.ts";
+import { type Dtype, VARIANTS, type Variant } from "./wasm/module.ts";
 
 /** The data of a run as plain data: arrays by input name, or the law that makes them. */
 export type DataSpec =
@@ -86,7 +86,7 @@ export function readSpec(spec: unknown): {
   if (given.schema !== SCHEMA)
     fail("version", `${where}.schema`, `this version reads "${SCHEMA}"`, show(given.schema));
   const dtype = checkWord(where, "dtype", given.dtype, ["f64", "f32"]);
-  const variant = checkWord(where, "variant", given.variant, ["simd"]);
+  const variant = checkWord(where, "variant", given.variant, VARIANTS);
   const model = parseModel(given.model);
   const { data, dataOptions } = readData(given.data);
   const options = { ...checkObject(`${where}.options`, "options of simulate", given.options) } as Record<

@@ -14,7 +14,10 @@ const wasm = {
     ...["assembly", "asconfig.json", "src/graph/instructions.ts", "src/graph/ops.ts"],
     ...["tools/build-wasm.mjs", /^tools\/gen-/],
   ],
-  outputs: ["f64-simd", "f32-simd"].flatMap((t) => [`build/${t}.wasm`, `src/wasm/binary-${t}.ts`]),
+  outputs: ["f64-simd", "f32-simd", "f64-fma", "f32-fma"].flatMap((t) => [
+    `build/${t}.wasm`,
+    `src/wasm/binary-${t}.ts`,
+  ]),
 };
 
 const library = {

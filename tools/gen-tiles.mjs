@@ -138,7 +138,7 @@ function column(kind, form, rows) {
     others.map((i) => `  let a${i} = ${at("a", rowStep, i)};`),
     "  for (; k > 0; --k) {",
     "    const x = load<real>(b);",
-    each((i) => `    c${i} += ${load(i)} * x;`),
+    each((i) => `    c${i} = maddOne(${load(i)}, x, c${i});`),
     `    a += ${step};`,
     others.map((i) => `    a${i} += ${step};`),
     "    b += ldb;",
@@ -261,7 +261,7 @@ const text = `${lines(
   " * the plain triple loop, whatever the tile. Addresses and strides are in bytes. dst overlaps neither",
   " * operand.",
   " */",
-  'import { LANES, madd, splatAt } from "./lanes";',
+  'import { LANES, madd, maddOne, splatAt } from "./lanes";',
   "",
   Object.keys(kinds).map((kind) =>
     // a step is taken with the gradient of a dense layer, which is an NN product

@@ -9,6 +9,7 @@ import { fail, show } from "../errors.ts";
 import { type ExportFormat, exportRun } from "../records/export.ts";
 import { recordRun, resumeRun } from "../records/record.ts";
 import { replayRun } from "../records/replay.ts";
+import { type Dtype, VARIANTS, type Variant } from "../wasm/module.ts";
 import { naming } from "./files.ts";
 import {
   atLeastZero,
@@ -44,6 +45,8 @@ interface TrainFlags extends ProblemFlags {
   readonly firstReplica: number;
   readonly every?: number;
   readonly symmetry?: string[];
+  readonly dtype: Dtype;
+  readonly variant: Variant;
   readonly out: string;
   readonly overwrite?: boolean;
   readonly json?: boolean;
@@ -86,12 +89,18 @@ export function addRunCommands(program: Command, start: Start): void {
     .option("--first-replica <n>", "number of the first: replica 7 has the same draws in every run", index, 0)
     .option("--every <n>", "steps between records (default: a hundredth of the run)", count)
     .option("--symmetry <which>", `charges to record: ${SYMMETRIES} (default: none)`, each)
+    .addOption(new Option("--dtype <type>", "numbers of the run").choices(["f64", "f32"]).default("f64"))
+    .addOption(
+      new Option("--variant <build>", "fma: faster products with bits of their own, from Node 22 on")
+        .choices([...VARIANTS])
+        .default("simd"),
+    )
     .option("--out <folder>", "the record", "noetherflow-run")
     .option("--overwrite", "replace a record that is there")
     .option("--json", "the outcome as data; progress as JSON lines")
     .action(async (file: string, flags: TrainFlags) => {
       const { output, signal, host } = start(flags.json ?? false);
-      const engine = await createEngine();
+      const engine = await createEngine({ dtype: flags.dtype, variant: flags.variant });
       const opened = await openProblem(engine, file, flags, host);
       const { problem, theta } = opened;
       const scheme = schemes.get(flags.scheme)!;

@@ -4,14 +4,19 @@ import type { Real } from "../graph/layout.ts";
 
 /** Type of the numbers of an engine. */
 export type Dtype = "f64" | "f32";
-/** Build of the Wasm core. */
-export type Variant = "simd";
+/** Build of the Wasm core: baseline SIMD, or with fused multiply-add in products. */
+export type Variant = "simd" | "fma";
+export const VARIANTS: readonly Variant[] = ["simd", "fma"];
 
 /** The functions of the compiled core that TypeScript calls; addresses are bytes, sizes values. */
 export interface CoreExports {
   heapBase(): number;
   /** 8 for the f64 build, 4 for f32. */
   realBytes(): number;
+  /** 1 for the build that fuses multiply-add in products. */
+  isFused(): number;
+  /** a * b + c as products compute it. */
+  multiplyAdd(a: number, b: number, c: number): number;
   advance(run: number, count: number, probeNow: number, blocks: number): number;
   evaluate(run: number, pass: number): void;
   execute(pc: number, end: number): void;
@@ -91,6 +96,9 @@ export interface Core {
   readonly sha256: string | null;
 }
 
+/** Uses relaxed multiply-add: valid only where relaxed SIMD is. */
+const RELAXED_PROBE = "AGFzbQEAAAABBgFgAXwBfAMCAQAHBQEBcAAAChYBFAEBeyAA/RQiASABIAH9hwL9IQAL";
+
 /** A module that splats, multiplies and returns: valid only where 128-bit SIMD is. */
 const SIMD_PROBE = "AGFzbQEAAAABBgFgAXwBfAMCAQAHBQEBcAAACgsBCQAgAP0U/SEACw==";
 
@@ -102,9 +110,17 @@ export function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
 }
 
 /**
+ * Whether this runtime takes modules with relaxed SIMD, which the variant "fma" needs: Node 22, Chrome 114, Firefox 146 or newer. Whether
+ * the machine then fuses is seen when a core is loaded.
+ */
+export const hasRelaxedSimd = (): boolean =>
+  typeof WebAssembly === "object" && WebAssembly.validate(decodeBase64(RELAXED_PROBE));
+
+/**
  * Instantiates the core.
  *
- * @throws NoetherflowError "unsupported" where the runtime has no Wasm SIMD or refuses the module
+ * @throws NoetherflowError "unsupported" where the runtime has no Wasm SIMD or refuses the module, or where the variant "fma" would
+ *         not fuse
  */
 export async function loadCore(
   source: BufferSource | WebAssembly.Module | Response | PromiseLike<Response>,
@@ -143,8 +159,27 @@ export async function loadCore(
     exports,
     memory: exports.memory,
     dtype: bytes === 8 ? "f64" : "f32",
-    variant: "simd",
+    variant: variantOf(exports, bytes),
     real: { bytes, perRegister: bytes === 8 ? 2 : 4 },
     sha256,
   };
+}
+
+/**
+ * (1 + e) (1 - e) - 1 is -e^2 if fused and 0 if the product is rounded first, e^2 being below half a unit of 1. Relaxed multiply-add
+ * may do either, as the machine likes; only the first has bits that are the same everywhere.
+ */
+function variantOf({ isFused, multiplyAdd }: CoreExports, bytes: 4 | 8): Variant {
+  const e = bytes === 8 ? 9.313225746154785e-10 : 0.0001220703125;
+  const fuses = multiplyAdd(1 + e, 1 - e, -1) === -e * e;
+  if (isFused() === 0) return "simd";
+  if (!fuses)
+    fail(
+      "unsupported",
+      "wasm",
+      'a machine that fuses multiply-add, for the variant "fma"',
+      "one that rounds twice",
+      'Use variant "simd".',
+    );
+  return "fma";
 }

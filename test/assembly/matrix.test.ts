@@ -1,8 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { arrayOf, difference, dtypes, GUARD, lanesOf, runGuarded, someValues } from "../helpers/guarded.ts";
 import { loadKernels } from "../helpers/kernels.ts";
+import { allowRelaxedSimd } from "../helpers/relaxed.ts";
 import * as reference from "../reference/kernels.ts";
 
 type Values = reference.Values;
@@ -10,8 +11,12 @@ const plainLoops = { ...reference } as unknown as Record<string, (...args: unkno
 
 const root = new URL("../../", import.meta.url);
 
-describe.each(dtypes)("%s", async (dtype) => {
-  const kernels = await loadKernels(dtype);
+allowRelaxedSimd();
+const builds = dtypes.flatMap((dtype) => (["simd", "fma"] as const).map((variant) => ({ dtype, variant })));
+
+describe.each(builds)("$dtype $variant", async ({ dtype, variant }) => {
+  beforeAll(() => reference.fuseProducts(variant === "fma"));
+  const kernels = await loadKernels(dtype, 16, variant);
   const call = kernels.exports as unknown as Record<string, (...args: number[]) => void>;
   const LANES = lanesOf(dtype);
 

@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as external from "../../src/external.ts";
-import { createEngine, type Engine } from "../../src/index.ts";
+import type { Engine } from "../../src/index.ts";
 import golden from "../golden.json" with { type: "json" };
-import { coreBytes, goldenRuns } from "../helpers/golden.ts";
+import { coreBytes, goldenEngines, goldenRuns } from "../helpers/golden.ts";
 
 /** Committed by Node: test/dynamics/golden.test.ts says how the file is written. */
 const committed: Readonly<Record<string, string>> = golden.runs;
 
-const engines = new Map<string, Engine>();
+let engines: Map<string, Engine>;
 beforeAll(async () => {
-  for (const dtype of ["f64", "f32"] as const) engines.set(dtype, await createEngine({ dtype }));
+  engines = await goldenEngines();
 });
 afterAll(() => {
   for (const engine of engines.values()) engine.dispose();
@@ -18,8 +18,8 @@ afterAll(() => {
 describe("golden runs, in the browser", () => {
   test.each(goldenRuns)(
     "$name: the hash that Node committed, in every lane mode",
-    async ({ name, dtype, run }) => {
-      const engine = engines.get(dtype)!;
+    async ({ name, dtype, variant, run }) => {
+      const engine = engines.get(`${dtype} ${variant}`)!;
       for (const lanes of ["samples", "replicas", "features"] as const) {
         const made = await run(engine, lanes);
         expect(made.status).toBe("done");

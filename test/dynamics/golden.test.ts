@@ -2,21 +2,23 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import * as external from "../../src/external.ts";
-import { createEngine, type Engine } from "../../src/index.ts";
-import { coreBytes, goldenRuns } from "../helpers/golden.ts";
+import type { Engine } from "../../src/index.ts";
+import { coreBytes, goldenEngines, goldenRuns } from "../helpers/golden.ts";
+import { allowRelaxedSimd } from "../helpers/relaxed.ts";
 
 const path = fileURLToPath(new URL("../golden.json", import.meta.url));
 const writing = process.env["GOLDEN"] === "write";
 const committed = (): Record<string, string> =>
   (JSON.parse(readFileSync(path, "utf8")) as { runs: Record<string, string> }).runs;
 
-const engines = new Map<string, Engine>();
+let engines: Map<string, Engine>;
 beforeAll(async () => {
-  for (const dtype of ["f64", "f32"] as const) engines.set(dtype, await createEngine({ dtype }));
+  allowRelaxedSimd();
+  engines = await goldenEngines();
   if (!writing) return;
   const runs: Record<string, string> = {};
   for (const golden of goldenRuns)
-    runs[golden.name] = (await golden.run(engines.get(golden.dtype)!, "samples")).hash;
+    runs[golden.name] = (await golden.run(engines.get(`${golden.dtype} ${golden.variant}`)!, "samples")).hash;
   const how = "written by GOLDEN=write npx vitest run --project node test/dynamics/golden.test.ts";
   writeFileSync(path, `${JSON.stringify({ how, runs }, null, 2)}\n`);
 }, 60_000);
@@ -30,15 +32,18 @@ describe("golden runs, in Node", () => {
     expect(new Set(Object.values(committed())).size).toBe(goldenRuns.length);
   });
 
-  test.each(goldenRuns)("$name: the committed hash, in every lane mode", async ({ name, dtype, run }) => {
-    const engine = engines.get(dtype)!;
-    for (const lanes of ["samples", "replicas", "features"] as const) {
-      const made = await run(engine, lanes);
-      expect(made.status).toBe("done");
-      expect(made.theta.every(Number.isFinite)).toBe(true);
-      expect(made.hash, `lanes are ${lanes}`).toBe(committed()[name]);
-    }
-  });
+  test.each(goldenRuns)(
+    "$name: the committed hash, in every lane mode",
+    async ({ name, dtype, variant, run }) => {
+      const engine = engines.get(`${dtype} ${variant}`)!;
+      for (const lanes of ["samples", "replicas", "features"] as const) {
+        const made = await run(engine, lanes);
+        expect(made.status).toBe("done");
+        expect(made.theta.every(Number.isFinite)).toBe(true);
+        expect(made.hash, `lanes are ${lanes}`).toBe(committed()[name]);
+      }
+    },
+  );
 });
 
 describe("an engine on a core that the caller brings, in Node", () => {

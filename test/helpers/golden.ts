@@ -8,6 +8,7 @@
  *   GOLDEN=write npx vitest run --project node test/dynamics/golden.test.ts
  */
 import {
+  createEngine,
   type Engine,
   type Expr,
   type Generator,
@@ -19,12 +20,15 @@ import {
   sampler,
   symmetry,
 } from "../../src/index.ts";
+import { inflate } from "../../src/wasm/inlined.ts";
+import { decodeBase64 } from "../../src/wasm/module.ts";
 
 type Options = Parameters<Problem["simulate"]>[0];
 
 export interface GoldenRun {
   readonly name: string;
   readonly dtype: "f64" | "f32";
+  readonly variant: "simd" | "fma";
   /** The run, with its lanes in one of three places; all must give the committed hash. */
   run(engine: Engine, lanes: "samples" | "replicas" | "features"): Promise<Run>;
 }
@@ -289,19 +293,43 @@ export const goldenRuns: readonly GoldenRun[] = [
       (dtype): GoldenRun => ({
         name: `${name}, ${dtype}`,
         dtype,
+        variant: "simd",
         run: (engine, lanes) => run(engine, { lanes }),
       }),
     ),
   ),
+  // what has no matrix product has the same bits in both variants
+  ...Object.entries(tables)
+    .filter(([name]) => !name.startsWith("functions"))
+    .flatMap(([name, run]) =>
+      (["f64", "f32"] as const).map(
+        (dtype): GoldenRun => ({
+          name: `${name}, ${dtype} fma`,
+          dtype,
+          variant: "fma",
+          run: (engine, lanes) => run(engine, { lanes }),
+        }),
+      ),
+    ),
   {
     name: "product u w, online, 100,000 steps, f64",
     dtype: "f64",
+    variant: "simd",
     run: (engine, lanes) => long(engine, { lanes }),
   },
 ];
 
+/** An engine for every kind of golden run, by `${dtype} ${variant}`. */
+export async function goldenEngines(): Promise<Map<string, Engine>> {
+  const engines = new Map<string, Engine>();
+  for (const dtype of ["f64", "f32"] as const)
+    for (const variant of ["simd", "fma"] as const)
+      engines.set(`${dtype} ${variant}`, await createEngine({ dtype, variant }));
+  return engines;
+}
+
 /** The core's bytes, for engines made from a module that the caller compiled. */
 export async function coreBytes(): Promise<Uint8Array<ArrayBuffer>> {
   const { base64 } = await import("../../src/wasm/binary-f64-simd.ts");
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return new Uint8Array(await inflate(decodeBase64(base64)));
 }

@@ -3,7 +3,18 @@
  * Works in Node and in a browser.
  */
 
+import { inflate } from "../../src/wasm/inlined.ts";
+import { decodeBase64 } from "../../src/wasm/module.ts";
+
 export type Dtype = "f64" | "f32";
+export type Variant = "simd" | "fma";
+
+const BUILDS = {
+  "f64-simd": () => import("../../src/wasm/binary-f64-simd.ts"),
+  "f32-simd": () => import("../../src/wasm/binary-f32-simd.ts"),
+  "f64-fma": () => import("../../src/wasm/binary-f64-fma.ts"),
+  "f32-fma": () => import("../../src/wasm/binary-f32-fma.ts"),
+} as const;
 
 /** Every kernel takes and returns plain numbers (addresses, counts, 32-bit words). */
 export type Kernel = (...args: number[]) => number;
@@ -16,31 +27,28 @@ export interface Kernels {
   readonly base: number;
 }
 
-/** A directory holding f64-simd.wasm and f32-simd.wasm to test instead of the committed bytes; Node only. */
+/** A directory holding f64-simd.wasm, f32-simd.wasm, ... to test instead of the committed bytes; Node only. */
 function overrideDirectory(): string | undefined {
   return typeof process === "undefined" ? undefined : process.env?.NOETHERFLOW_TEST_WASM;
 }
 
-async function wasmBytes(dtype: Dtype): Promise<Uint8Array<ArrayBuffer>> {
+async function wasmBytes(dtype: Dtype, variant: Variant): Promise<Uint8Array<ArrayBuffer>> {
   const directory = overrideDirectory();
   if (directory) {
     const fs = "node:fs"; // a variable, so that a bundler for browsers does not look for it
     const { readFileSync } = await import(/* @vite-ignore */ fs);
-    return new Uint8Array(readFileSync(`${directory}/${dtype}-simd.wasm`));
+    return new Uint8Array(readFileSync(`${directory}/${dtype}-${variant}.wasm`));
   }
-  const { base64 } =
-    dtype === "f64"
-      ? await import("../../src/wasm/binary-f64-simd.ts")
-      : await import("../../src/wasm/binary-f32-simd.ts");
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const { base64 } = await BUILDS[`${dtype}-${variant}`]();
+  return new Uint8Array(await inflate(decodeBase64(base64)));
 }
 
 /** A fresh instance with `pages` more pages of memory (64 KiB each) than the module starts with. */
-export async function loadKernels(dtype: Dtype, pages = 16): Promise<Kernels> {
+export async function loadKernels(dtype: Dtype, pages = 16, variant: Variant = "simd"): Promise<Kernels> {
   const abort = () => {
     throw new Error("internal: a kernel aborted");
   };
-  const { instance } = await WebAssembly.instantiate(await wasmBytes(dtype), { env: { abort } });
+  const { instance } = await WebAssembly.instantiate(await wasmBytes(dtype, variant), { env: { abort } });
   const raw = instance.exports as Record<string, unknown>;
   const memory = raw.memory as WebAssembly.Memory;
   memory.grow(pages);

@@ -10,8 +10,23 @@
  * dst is changed in place and nowhere but at its own elements.
  */
 
+import { fusedMultiplyAdd } from "./fma.ts";
+
 export type Values = Float64Array | Float32Array;
 export type Round = (x: number) => number;
+
+/** Whether the terms of products are added in one rounding, as the variant "fma" does. */
+let isFused = false;
+export function fuseProducts(fuse: boolean): void {
+  isFused = fuse;
+}
+
+/** sum + a b */
+function withTerm(values: Values, sum: number, a: number, b: number): number {
+  const round = rounding(values);
+  if (isFused) return fusedMultiplyAdd(a, b, sum, values instanceof Float32Array ? 24 : 53);
+  return round(sum + round(a * b));
+}
 
 export const rounding = (values: Values): Round => (values instanceof Float32Array ? Math.fround : (x) => x);
 
@@ -23,12 +38,11 @@ function product(
   [m, n, k]: readonly [number, number, number],
   accumulate: number,
 ): void {
-  const round = rounding(dst);
   for (let i = 0; i < m; ++i) {
     for (let j = 0; j < n; ++j) {
       let sum = accumulate ? (dst[dstAt(i, j)] as number) : 0;
       for (let p = 0; p < k; ++p) {
-        sum = round(sum + round((a[aAt(i, p)] as number) * (b[bAt(p, j)] as number)));
+        sum = withTerm(dst, sum, a[aAt(i, p)] as number, b[bAt(p, j)] as number);
       }
       dst[dstAt(i, j)] = sum;
     }
@@ -159,12 +173,11 @@ export function centreRows(g: Values, mean: Values, k: number, p: number, ldg: n
 
 /** c[i][j] += sum_n g[n][i] * g[n][j] for i <= j, and nothing below the diagonal. */
 export function rankUpdate(c: Values, g: Values, k: number, p: number, ldg: number): void {
-  const round = rounding(c);
   for (let i = 0; i < p; ++i) {
     for (let j = i; j < p; ++j) {
       let sum = c[i * p + j] as number;
       for (let n = 0; n < k; ++n) {
-        sum = round(sum + round((g[n * ldg + i] as number) * (g[n * ldg + j] as number)));
+        sum = withTerm(c, sum, g[n * ldg + i] as number, g[n * ldg + j] as number);
       }
       c[i * p + j] = sum;
     }
