@@ -146,6 +146,7 @@ async function perform(
   flags: ReproduceFlags | RunFlags,
   command: string,
 ): Promise<void> {
+  if (flags.out === "") fail("shape", "--out", "the path of a folder", '""');
   const results = await reproduce(jobs, {
     workers: flags.workers,
     thread: host.thread,

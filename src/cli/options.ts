@@ -259,7 +259,8 @@ export async function readSymmetries(
     const [kind, rest] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
     const names = rest.split(",").map((name) => name.trim());
     if (at < 0 && text.endsWith(".json")) {
-      Object.assign(out, await loadGenerators(text));
+      for (const [name, A] of Object.entries(await loadGenerators(text)))
+        out[Object.hasOwn(out, name) ? `${name} of ${text}` : name] = A;
       continue;
     }
     let generator = Object.hasOwn(known, text)
