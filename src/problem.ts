@@ -1,5 +1,5 @@
 import { readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
-import { planRun } from "./dynamics/plan.ts";
+import { planRun, recordsOf } from "./dynamics/plan.ts";
 import { etaAt, strengthAt } from "./dynamics/rates.ts";
 import type { Run, RunRecord, RunSettings } from "./dynamics/result.ts";
 import {
@@ -106,8 +106,10 @@ export class Problem extends ProblemReport {
   check(options: SimulateOptions<Generator, Node>): void {
     const { sweep, measures, release } = this.#prepare("simulate", options);
     try {
-      for (const { samples, setting } of sweep.parts)
-        planRun(this.model, samples, setting, measures, this.host.core.real, 0);
+      for (const { samples, setting } of sweep.parts) {
+        const { bytes } = planRun(this.model, samples, setting, measures, this.host.core.real, 0);
+        this.host.arena.check(setting.scheme.name, bytes);
+      }
     } finally {
       release();
     }
@@ -206,7 +208,6 @@ export class Problem extends ProblemReport {
     const plans = parts.map((part) =>
       planRun(this.model, this.samples, part.setting, measures, this.host.core.real, 0),
     );
-    const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
     const time = async (steps: number): Promise<number> => {
       // tables given for the whole run serve a part of it
       const trial = parts.map((part) => ({
@@ -225,7 +226,7 @@ export class Problem extends ProblemReport {
     }
     return {
       bytes: Math.max(...plans.map((plan) => plan.bytes)),
-      recordBytes: 8 * total * setting.replicas * plans[0]!.entries,
+      recordBytes: 8 * recordsOf(setting) * setting.replicas * plans[0]!.entries,
       estimatedMs: steps === 0 ? 0 : (spent / steps) * setting.steps,
       lanes: plans[0]!.choice.lanes,
     };

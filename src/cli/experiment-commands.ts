@@ -1,5 +1,5 @@
 /** Commands about the experiments of the paper: what there is, one of them, all of them. */
-import { mkdir } from "node:fs/promises";
+import { access, mkdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
@@ -9,13 +9,15 @@ import { fail, nearest, show } from "../errors.ts";
 import { type Experiment, experiments, type Result } from "../experiments/experiment.ts";
 import { writeWhole } from "../records/files.ts";
 import { saveRun } from "../records/record.ts";
+import { shellWord } from "../report/command.ts";
 import { figureFiles } from "../report/files.ts";
 import { whyNoPNG } from "../report/png.ts";
 import { type Provenance, reportHTML, reportJSON, reportTable } from "../report/report.ts";
 import { named } from "../report/section.ts";
 import { type Job, reproduce } from "../reproduction.ts";
 import { VERSION } from "../version.ts";
-import { count, pairs } from "./options.ts";
+import { checkTargetFolder } from "./files.ts";
+import { count, countTo, pairs } from "./options.ts";
 import { EXIT, type Output, table } from "./output.ts";
 import type { Start, Started } from "./program.ts";
 
@@ -101,8 +103,11 @@ export function addExperimentCommands(program: Command, start: Start): void {
       pairs,
     )
     .option("--seed <text>", "seed of every random number", "noetherflow")
-    .option("--seeds <n>", "repeat with n seeds: <seed>, <seed>/1, ...", count, 1)
-    .option("--out <folder>", "write report, figures and records there (default: only print)")
+    .option("--seeds <n>", "repeat with n seeds, at most 10000: <seed>, <seed>/1, ...", countTo(10_000), 1)
+    .option(
+      "--out <folder>",
+      "write report, figures and records there; a report that is there is replaced (default: only print)",
+    )
     .option("--workers <n>", "threads for several seeds; the numbers do not depend on it", count, CORES)
     .option("--quick", "small settings: a first look")
     .option("--no-records", "do not write the runs themselves")
@@ -116,14 +121,14 @@ export function addExperimentCommands(program: Command, start: Start): void {
         seed: i === 0 ? flags.seed : `${flags.seed}/${i}`,
         settings,
       }));
-      await perform(started, jobs, flags, `noetherflow run ${experiment.id}`);
+      await perform(started, jobs, flags, commandLine(`run ${experiment.id}`, flags));
     });
 
   program
     .command("reproduce")
     .description("all experiments of the paper: predicted beside measured, and a report")
     .option("--only <ids>", "experiments, separated by commas (default: all)")
-    .option("--out <folder>", "where the report goes", "noetherflow-report")
+    .option("--out <folder>", "where the report goes; one that is there is replaced", "noetherflow-report")
     .option("--seed <text>", "seed of every random number", "noetherflow")
     .option("--workers <n>", "threads; the numbers do not depend on it", count, CORES)
     .option("--quick", "small settings: a first look in seconds, with wider errors")
@@ -135,8 +140,20 @@ export function addExperimentCommands(program: Command, start: Start): void {
       const jobs = [...new Set(ids.map(experimentOf))].map(
         ({ id, quick }): Job => ({ id, seed: flags.seed, settings: flags.quick ? (quick ?? {}) : {} }),
       );
-      await perform(started, jobs, flags, "noetherflow reproduce");
+      await perform(started, jobs, flags, commandLine("reproduce", flags));
     });
+}
+
+/** What was asked for, without where it goes: the numbers do not depend on that. */
+function commandLine(command: string, flags: Partial<ReproduceFlags & RunFlags>): string {
+  const words = [
+    ...Object.entries(flags.set ?? {}).flatMap(([key, value]) => ["--set", `${key}=${value}`]),
+    ...(flags.only === undefined ? [] : ["--only", flags.only]),
+    ...(flags.seeds === undefined || flags.seeds === 1 ? [] : ["--seeds", `${flags.seeds}`]),
+    ...(flags.seed === undefined ? [] : ["--seed", flags.seed]),
+    ...(flags.quick ? ["--quick"] : []),
+  ];
+  return ["noetherflow", command, ...words.map(shellWord)].join(" ");
 }
 
 /** Does the jobs, writes what is asked for, and says how it went. */
@@ -146,7 +163,7 @@ async function perform(
   flags: ReproduceFlags | RunFlags,
   command: string,
 ): Promise<void> {
-  if (flags.out === "") fail("shape", "--out", "the path of a folder", '""');
+  if (flags.out !== undefined) await checkTargetFolder("--out", flags.out);
   const results = await reproduce(jobs, {
     workers: flags.workers,
     thread: host.thread,
@@ -211,8 +228,14 @@ async function write(
 ): Promise<void> {
   const folder = resolve(out);
   await mkdir(folder, { recursive: true });
+  // of an earlier report nothing stays in the folders of what is done again
+  const isReport = await access(join(folder, "report.json")).then(
+    () => true,
+    () => false,
+  );
   for (const { name: called, result } of named(results)) {
     const own = join(folder, called);
+    if (isReport) await rm(own, { recursive: true, force: true });
     await mkdir(own, { recursive: true });
     for (const [name, content] of await figureFiles(result)) await writeWhole(join(own, name), content);
     for (const [name, run] of records ? Object.entries(result.runs) : []) {

@@ -1,6 +1,6 @@
 /** Files that people bring: models, data, parameters, generators. */
-import { readFile, stat } from "node:fs/promises";
-import { extname, resolve } from "node:path";
+import { access, constants, readFile, stat } from "node:fs/promises";
+import { dirname, extname, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { csvParseRows } from "d3-dsv";
 import type { ThetaLike } from "../dynamics/theta.ts";
@@ -27,6 +27,7 @@ export interface LoadedModel {
 const CODE = [".js", ".mjs", ".ts", ".mts"];
 
 async function bytesOf(path: string): Promise<Buffer> {
+  if (path === "") fail("shape", "file", "expected the path of a file", '""');
   try {
     return await readFile(path);
   } catch (error) {
@@ -39,6 +40,36 @@ async function bytesOf(path: string): Promise<Buffer> {
     );
   }
 }
+
+/** Refuses the path of a file to be written where that cannot go well: before the work, not after it. */
+export async function checkTarget(option: string, path: string): Promise<void> {
+  if (path === "") fail("shape", option, "the path of a file", '""');
+  if (await isFolder(path)) fail("shape", option, "the path of a file", `the folder ${path}`);
+  await checkTargetFolder(option, dirname(resolve(path)), false);
+}
+
+/** The same for a folder, which may be made. */
+export async function checkTargetFolder(option: string, path: string, mayMake = true): Promise<void> {
+  if (path === "") fail("shape", option, "the path of a folder", '""');
+  let at = resolve(path);
+  if (mayMake) while (!(await isThere(at)) && dirname(at) !== at) at = dirname(at);
+  if (!(await isFolder(at)))
+    fail(
+      "shape",
+      option,
+      mayMake ? "a path of folders" : "a folder that is there",
+      (await isThere(at)) ? `the file ${at}` : `no ${at}`,
+    );
+  await access(at, constants.W_OK | constants.X_OK).catch(() =>
+    fail("unsupported", option, "a folder that may be written", at),
+  );
+}
+
+const isThere = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
 
 const isFolder = (path: string): Promise<boolean> =>
   stat(path).then(
@@ -66,7 +97,7 @@ export function inFile<T>(path: string, read: () => T): T {
 
 function json(path: string, text: string): unknown {
   try {
-    return JSON.parse(text);
+    return JSON.parse(text.replace(/^\uFEFF/, ""));
   } catch (error) {
     return fail("shape", path, `expected JSON (${(error as Error).message.slice(0, 80)})`);
   }
@@ -79,9 +110,9 @@ function json(path: string, text: string): unknown {
  * @param library what such a program means by "noetherflow" where that is not installed beside it
  */
 export async function loadModel(path: string, library: URL): Promise<LoadedModel> {
-  const kind = extname(path).toLowerCase();
+  const kind = extname(path);
   if (!CODE.includes(kind)) {
-    if (kind !== ".json")
+    if (kind.toLowerCase() !== ".json")
       fail("name", path, `a model is a file of .json, ${CODE.join(", ")}`, kind || "no ending");
     const given = json(path, (await bytesOf(path)).toString("utf8"));
     return { model: inFile(path, () => parseModel(given)), generators: {} };
@@ -122,7 +153,7 @@ async function execute(path: string, library: URL): Promise<Record<string, unkno
       try {
         return (await import(url)) as Record<string, unknown>;
       } catch (error) {
-        if (!/Cannot find (package|module) 'noetherflow'/.test((error as Error).message)) throw error;
+        if (!/Cannot find (package|module) 'noetherflow'/.test(String(error))) throw error;
       }
     }
     const { createJiti } = await import("jiti");
@@ -198,13 +229,14 @@ export async function loadData(
 }
 
 /** Parameters: arrays by block (.npz, .safetensors, .json), one flat array (.npy, .json), or where a recorded run ended. */
-export async function loadTheta(path: string, model: Model, replica: number): Promise<ThetaLike> {
+export async function loadTheta(path: string, model: Model, replica?: number): Promise<ThetaLike> {
   if (await isFolder(path)) {
     const { run } = await readRun(path);
     if (run === null) return fail("unsupported", path, "a run that is finished", "an unfinished one");
-    checkInteger("--replica", "a replica of that run", replica, 0, run.replicas - 1);
-    return run.theta.slice(replica * run.P, (replica + 1) * run.P);
+    const r = checkInteger("--replica", "a replica of that run", replica ?? 0, 0, run.replicas - 1);
+    return run.theta.slice(r * run.P, (r + 1) * run.P);
   }
+  if (replica !== undefined) fail("unsupported", "--replica", "--theta <folder>, a run with replicas", path);
   const bytes = await bytesOf(path);
   switch (extname(path).toLowerCase()) {
     case ".json":
@@ -231,6 +263,8 @@ export async function loadGenerators(path: string): Promise<Record<string, Gener
   const isOne =
     isRecord(given) &&
     (given["blocks"] !== undefined || given["dense"] !== undefined || given["translation"] !== undefined);
+  if (isRecord(given) && Object.keys(given).length === 0)
+    fail("shape", path, "a generator, or generators by name", "{}");
   return readGenerators(path, isOne ? { [String((given as { name?: unknown }).name ?? "A")]: given } : given);
 }
 
@@ -279,10 +313,19 @@ interface Table {
   at(row: number, column: number): number;
 }
 
+/** What a cell of numbers may say; no hexadecimal, nothing infinite. */
+const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
 /** Cells are read as numbers where they are asked for: a column of words is no harm. */
 function csvTable(path: string, text: string): Table {
+  let next = 1;
   const [head, ...rows] = csvParseRows(text.replace(/^\uFEFF/, ""))
-    .map((cells, i) => ({ cells: cells.map((cell) => cell.trim()), line: i + 1 }))
+    .map((cells) => {
+      const line = next;
+      // cells in quotes may go over several lines
+      next += 1 + cells.reduce((n, cell) => n + cell.split("\n").length - 1, 0);
+      return { cells: cells.map((cell) => cell.trim()), line };
+    })
     .filter(({ cells }) => cells.some((cell) => cell !== ""));
   const names = head?.cells ?? [];
   for (const { cells, line } of rows)
@@ -293,7 +336,7 @@ function csvTable(path: string, text: string): Table {
     rows: rows.length,
     at: (i, j) => {
       const { cells, line } = rows[i]!;
-      const value = cells[j] === "" ? Number.NaN : Number(cells[j]);
+      const value = DECIMAL.test(cells[j]!) ? Number(cells[j]) : Number.NaN;
       if (Number.isFinite(value)) return value;
       const where = `${path}: line ${line}, column ${show(names[j])}`;
       return fail("nonfinite", where, "a finite number", show(cells[j]));

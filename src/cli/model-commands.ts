@@ -9,6 +9,7 @@ import { encodeNpz } from "../records/npy.ts";
 import { symmetryPage } from "../report/symmetries.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import type { Generator } from "../symmetry/generator.ts";
+import { checkTarget } from "./files.ts";
 import {
   count,
   each,
@@ -86,7 +87,8 @@ function addSymmetries(program: Command, start: Start): void {
       "after",
       `
 Columns: class 1 has an equilibrium, class 2 (a scale) only with weight decay; GD keeps, whether gradient descent conserves the charge;
-C, the charge at theta; dC/dt, its drift under SGD; ln N+/N-, noise that raises C over noise that lowers it; lambda*, C*, where on the orbit of theta noise
+C, the charge at theta; dC/dt, its drift by noise and weight decay (a step of SGD adds eta/2 gbar A gbar, gbar the mean gradient: 0 at a minimum,
+of the same order far from one); ln N+/N-, noise that raises C over noise that lowers it; lambda*, C*, where on the orbit of theta noise
 balances and the charge there; tau2, steps, the time it takes; tau2/tau1, that over the time in which the loss falls.`,
     )
     .action(
@@ -101,6 +103,7 @@ balances and the charge there; tau2, steps, the time it takes; tau2/tau1, that o
       ) => {
         const started = start(flags.json ?? false);
         const { output, signal } = started;
+        if (flags.html !== undefined) await checkTarget("--html", flags.html);
         await opened(started, file, flags, async (of) => {
           const { problem, theta, generators } = of;
           const { form, restrict, seed, symmetry } = flags;
@@ -146,6 +149,7 @@ function addEquilibrium(program: Command, start: Start): void {
         const started = start(flags.json ?? false);
         if (flags.group !== undefined && flags.symmetry !== undefined)
           fail("unsupported", "equilibrium", "--symmetry or --group", "both");
+        if (flags.save !== undefined) await checkTarget("--save", flags.save);
         await opened(started, file, flags, (of) =>
           flags.group !== undefined
             ? groupEquilibrium(started.output, of, flags, flags.group)
@@ -235,7 +239,7 @@ async function saveTheta(path: string, problem: Problem, theta: ArrayLike<number
 function addMeasure(program: Command, start: Start): void {
   onModel(program, "measure")
     .description("loss, gradient, gradient noise and curvature at given parameters")
-    .option("--probes <n>", "probe vectors of estimated traces", count, 64)
+    .option("--probes <n>", "probe vectors of estimated traces (default: 64)", count)
     .addOption(
       new Option("--trace <method>", "trace of the Hessian")
         .choices(["exact", "hutchinson", "hutch++", "xtrace"])
@@ -254,7 +258,7 @@ function addMeasure(program: Command, start: Start): void {
         file: string,
         flags: ProblemFlags & {
           json?: boolean;
-          probes: number;
+          probes?: number;
           trace: TraceMethod;
           batchSize: number;
           symmetry?: string[];
@@ -276,10 +280,12 @@ const BATCHES = 4096;
 async function measure(
   { output, signal }: Started,
   { problem, theta }: Opened,
-  flags: { json?: boolean; probes: number; trace: TraceMethod; batchSize: number; seed: string },
+  flags: { json?: boolean; probes?: number; trace: TraceMethod; batchSize: number; seed: string },
   chosen: Readonly<Record<string, Generator>>,
 ): Promise<void> {
-  const { probes, trace: method, seed, batchSize } = flags;
+  const { probes = 64, trace: method, seed, batchSize } = flags;
+  if (method === "exact" && flags.probes !== undefined)
+    fail("unsupported", "--probes", "an estimated trace", "--trace exact");
   const loss = problem.loss(theta) as number;
   let squares = 0;
   for (const g of problem.gradient(theta)) squares += g * g;

@@ -1,5 +1,6 @@
 /** Options that several commands share, and how their values are read. */
 import { type Command, InvalidArgumentError, Option } from "commander";
+import { csvParseRows } from "d3-dsv";
 import type { ThetaLike } from "../dynamics/theta.ts";
 import type { Engine } from "../engine.ts";
 import { fail, nearest, show } from "../errors.ts";
@@ -24,6 +25,15 @@ export function count(text: string): number {
     throw new InvalidArgumentError(`It must be a whole number of at least 1, got "${text}".`);
   return value;
 }
+
+/** Whole numbers of at least 1, up to a most. */
+export const countTo =
+  (most: number) =>
+  (text: string): number => {
+    const value = count(text);
+    if (value > most) throw new InvalidArgumentError(`It must be at most ${most}, got "${text}".`);
+    return value;
+  };
 
 /** Whole numbers from 0. */
 export function index(text: string): number {
@@ -50,16 +60,13 @@ export function atLeastZero(text: string): number {
   return value;
 }
 
-/** Columns of a table for an input: "x=age,bmi", repeatable. */
+/** Columns of a table for an input: "x=age,bmi", repeatable; names with commas in quotes, as in a CSV. */
 export function columns(
   text: string,
   before: Readonly<Record<string, readonly string[]>> = {},
 ): Record<string, readonly string[]> {
   const at = text.indexOf("=");
-  const names = text
-    .slice(at + 1)
-    .split(",")
-    .map((name) => name.trim());
+  const names = (csvParseRows(text.slice(at + 1))[0] ?? [""]).map((name) => name.trim());
   if (at < 1 || names.includes(""))
     throw new InvalidArgumentError(`It must be input=column,column,..., got "${text}".`);
   return { ...before, [text.slice(0, at).trim()]: names };
@@ -71,9 +78,9 @@ export interface ProblemFlags {
   readonly samples?: number;
   readonly dataSeed?: string;
   readonly theta?: string;
-  readonly replica: number;
+  readonly replica?: number;
   readonly init: InitKind;
-  readonly std: number;
+  readonly std?: number;
   readonly seed: string;
 }
 
@@ -90,7 +97,7 @@ export function withProblem(command: Command): Command {
     )
     .option(
       "--columns <input=names>",
-      "of .csv and .parquet: columns of an input, x=age,bmi; repeatable (default: x0, x1, ... or x[0], x[1], ...)",
+      "of .csv and .parquet: columns of an input, x=age,bmi or x='\"a, b\",c'; repeatable (default: x0, x1, ... or x[0], x[1], ...)",
       columns,
     )
     .option("--samples <n>", "of a sampler: a finite set of n samples (default: fresh samples)", count)
@@ -99,9 +106,18 @@ export function withProblem(command: Command): Command {
       "--theta <file>",
       "parameters: .npz, .safetensors, .npy, .json, or the folder of a run, its end (default: from the model file, or --init)",
     )
-    .option("--replica <n>", "of --theta <folder>: which replica, from 0", index, 0)
-    .addOption(new Option("--init <kind>", "parameters without --theta").choices(INITS).default("glorot"))
-    .option("--std <number>", "of --init normal: standard deviation, in units of theta", atLeastZero, 1)
+    .option("--replica <n>", "of --theta <folder>: which replica, from 0 (default: 0)", index)
+    .addOption(
+      new Option("--init <kind>", "parameters without --theta; all but normal set vectors and numbers to 0")
+        .choices(INITS)
+        .default("glorot")
+        .conflicts("theta"),
+    )
+    .option(
+      "--std <number>",
+      "of --init normal: standard deviation, in units of theta (default: 1)",
+      atLeastZero,
+    )
     .option("--seed <text>", "seed of everything random", "0");
 }
 
@@ -121,10 +137,13 @@ export function withStrength(command: Command): Command {
   return command
     .option("--eta <number>", ETA, atLeastZero, 0.01)
     .option("--batch-size <n>", "S, samples of a batch", count, 1)
-    .option(
-      "--sigma2 <number>",
-      "sigma^2 itself, in theta^2 / loss, instead of the two above (default: eta / (2 S))",
-      atLeastZero,
+    .addOption(
+      new Option(
+        "--sigma2 <number>",
+        "sigma^2 itself, in theta^2 / loss, instead of the two above (default: eta / (2 S))",
+      )
+        .argParser(atLeastZero)
+        .conflicts(["eta", "batchSize", "sampling"]),
     )
     .option("--weight-decay <gamma>", WEIGHT_DECAY, atLeastZero, 0)
     .addOption(
@@ -179,13 +198,27 @@ export async function openProblem(
   );
   if (needsFinite && problem.N === Infinity)
     fail("unsupported", file, "a finite set of samples", "a sampler", "Say how many: --samples 1000.");
-  const { init, std, seed } = flags;
+  const { init, seed } = flags;
+  if (flags.std !== undefined && init !== "normal")
+    fail("unsupported", "--std", "--init normal", `--init ${init}`);
   const given =
     flags.theta !== undefined ? await loadTheta(flags.theta, loaded.model, flags.replica) : loaded.theta;
+  if (flags.replica !== undefined && flags.theta === undefined)
+    fail("unsupported", "--replica", "--theta <folder>, a run with replicas", "no --theta");
   const theta =
     given === undefined
-      ? problem.init(init, { seed, ...(init === "normal" ? { std } : {}) })
+      ? problem.init(init, { seed, ...(init === "normal" ? { std: flags.std ?? 1 } : {}) })
       : inFile(flags.theta ?? file, () => problem.theta(given));
+  if (problem.N !== Infinity && !Number.isFinite(problem.loss(theta)))
+    fail(
+      "nonfinite",
+      flags.theta ?? file,
+      "parameters with a finite loss",
+      `a loss of ${problem.loss(theta)}`,
+      given === undefined && init !== "normal" && loaded.model.blocks.some((b) => b.shape.length < 2)
+        ? `--init ${init} sets vectors and numbers to 0: pass --theta, or --init normal --std 0.5.`
+        : "Look at the parameters and at the data.",
+    );
   return { problem, theta, generators: loaded.generators };
 }
 

@@ -3,7 +3,14 @@ import { CommanderError } from "commander";
 import { NoetherflowError } from "../errors.ts";
 
 /** How a command ends. */
-export const EXIT = { fine: 0, disagrees: 1, badInput: 2, failed: 3, interrupted: 130 } as const;
+export const EXIT = {
+  fine: 0,
+  disagrees: 1,
+  badInput: 2,
+  failed: 3,
+  interrupted: 130,
+  terminated: 143,
+} as const;
 
 export const HELP_EXIT = `
 Exit codes:
@@ -11,7 +18,8 @@ Exit codes:
   1    done, and the answer is no: an experiment disagrees, a replay differs, a field is no symmetry, a run diverged
   2    bad options, or a file that cannot be used; the message names it
   3    a failure of this program
-  130  interrupted`;
+  130  interrupted
+  143  terminated`;
 
 /** Where a command writes. */
 export interface Terminal {
@@ -28,6 +36,16 @@ export interface Progress {
   readonly remainingMs?: number;
 }
 
+/** What is left of interrupted work. */
+export interface AfterInterrupt {
+  readonly text: string;
+  /** The command that goes on with it. */
+  readonly resume?: string;
+}
+export const NOTHING_WRITTEN: AfterInterrupt = {
+  text: "nothing was written. The same command starts again with the same numbers.",
+};
+
 /** Progress on stderr: a bar on a terminal, a line now and then in a pipe, JSON lines with --json. */
 export class Output {
   readonly #terminal: Terminal;
@@ -37,7 +55,7 @@ export class Output {
   /** How the command ends, unless it throws. */
   exitCode: number = EXIT.fine;
   /** What an interrupted user should know. */
-  afterInterrupt = "nothing was written. The same command starts again with the same numbers.";
+  afterInterrupt: () => Promise<AfterInterrupt> = async () => NOTHING_WRITTEN;
 
   constructor(
     readonly json: boolean,
@@ -52,10 +70,10 @@ export class Output {
     this.#terminal.out(text.endsWith("\n") ? text : `${text}\n`);
   }
 
-  /** The answer as data, on stdout: one line where there may be several. */
-  data(value: unknown, indent = 1): void {
+  /** The answer as data, on stdout. */
+  data(value: unknown): void {
     this.clear();
-    this.#terminal.out(`${JSON.stringify(value, plain, indent)}\n`);
+    this.#terminal.out(`${JSON.stringify(value, plain, 1)}\n`);
   }
 
   /** Beside the answer, on stderr. */
@@ -102,23 +120,79 @@ function plain(_: string, value: unknown): unknown {
   return ArrayBuffer.isView(value) ? [...(value as unknown as Iterable<number>)] : value;
 }
 
-/** Hints that name functions, as a command line says them. */
-const WORDS: readonly (readonly [string, string])[] = [
+/** Hints of the library, as a command line says them; test/cli/hints.test.ts finds those that are missing. */
+export const HINTS: ReadonlyMap<string, string> = new Map([
+  ["Finish it with resumeRun.", "Finish it: noetherflow resume <folder>."],
   [
-    "See checkSymmetry; { force: true } computes it all the same.",
-    "See noetherflow check; --force computes it all the same.",
+    "For all rotations of a product U W at once there is a closed form: problem.groupEquilibrium(theta, U, W, options), or engine.twoLayer.groupEquilibrium.",
+    "For all rotations of a product U W at once there is a closed form: noetherflow equilibrium --group U,W.",
+  ],
+  ["Give a finite data set with { samples: N }.", "Make a finite data set: --samples 1000."],
+  ["Give { eta, batchSize } or { sigma2 }.", "Pass --eta and --batch-size, or --sigma2."],
+  ["Make one: engine.problem(model, sampler, { samples: N }).", "Make a finite data set: --samples 1000."],
+  [
+    "Make the problem with engine.problem(model, sampler, { samples: N }).",
+    "Make a finite data set: --samples 1000.",
+  ],
+  [
+    "Measure the covariance of minibatch gradients: minibatchNoise(theta, { batchSize, batches }).",
+    "Its minibatches have noise that noetherflow measure --batch-size S shows.",
+  ],
+  [
+    "Move theta along its orbit with problem.transform, or scale the data or theta.",
+    "Start nearer to the equilibrium, or scale the data or theta.",
+  ],
+  [
+    "Pass a { theta } in the domain of the charge and of the loss.",
+    "Pass another --theta, in the domain of the loss.",
+  ],
+  ["Pass a { theta } in the domain of the loss.", "Pass another --theta, in the domain of the loss."],
+  ["Pass overwrite: true.", "Pass --overwrite."],
+  [
+    "Pass { regularize: 1e-6 } to come near it and see the trend.",
+    "Name single rotations by --symmetry to see which have none.",
+  ],
+  [
+    "Pass { transposeW: true } where the block holds the transpose of W.",
+    "Use --symmetry keyquery: or what symmetries finds.",
   ],
   [
     "resumeRun goes on with it; overwrite: true begins anew.",
     "noetherflow resume goes on with it; --overwrite begins anew.",
   ],
-  ["Pass overwrite: true.", "Pass --overwrite."],
-  ['Use init("normal", { std, seed }).', "Pass --init normal --std 1."],
   [
-    "Pass { transposeW: true } where the block holds the transpose of W.",
-    "Use --symmetry keyquery: or what symmetries finds.",
+    "Record less often (a larger record.every), or run fewer replicas.",
+    "Record less often (a larger --every), or run fewer --replicas.",
   ],
-];
+  ["Run fewer at a time, with firstReplica.", "Run fewer at a time: --replicas with --first-replica."],
+  [
+    "A file was changed after the run; replayRun says where.",
+    "A file was changed after the run; noetherflow replay says where.",
+  ],
+  [
+    "See checkSymmetry; { force: true } computes it all the same.",
+    "See noetherflow check; --force computes it all the same.",
+  ],
+  [
+    "Some directions are too many decades off balance: pass { regularize: 1e-6 }, or a larger one.",
+    "Some directions are too many decades off balance: start from a theta nearer to it.",
+  ],
+  ["Use momentMatched(sampler), or { samples: N }.", "Make a finite data set: --samples 1000."],
+  [
+    "Use engine.problem(model, sampler, { samples: N }) with a large N instead.",
+    "Use a sampler with a large --samples instead.",
+  ],
+  [
+    "Use the version of noetherflow and the engine that made it; readRun reads it anywhere.",
+    "Use the version of noetherflow that made it.",
+  ],
+  ['Use init("normal", { std, seed }).', "Pass --init normal --std 1."],
+  ["Ask for fewer, with firstReplica.", "Run fewer at a time: --replicas with --first-replica."],
+  [
+    "Use fewer samples, replicas or records, or dispose() of problems no longer needed.",
+    "Use fewer samples, replicas or records.",
+  ],
+]);
 
 /** One line about what went wrong, and the exit code it means. */
 export function explain(error: unknown, json: boolean): { line: string; code: number } {
@@ -127,15 +201,14 @@ export function explain(error: unknown, json: boolean): { line: string; code: nu
   const isTheirs =
     error instanceof CommanderError || (ours !== null ? ours.code !== "internal" : isOfFiles(error));
   const code = isTheirs ? EXIT.badInput : EXIT.failed;
-  let message = oneLine(error instanceof Error ? error.message : String(error))
+  const hint = HINTS.get(ours?.hint ?? "") ?? ours?.hint;
+  const text = error instanceof Error ? error.message : String(error);
+  const message = oneLine(ours === null || hint === undefined ? text : text.replace(ours.hint!, hint))
     .replace(/^error: /, "")
     .replace(/, got undefined\b/, ", got none");
-  for (const [ofTheLibrary, ofTheCommand] of WORDS) message = message.replace(ofTheLibrary, ofTheCommand);
   if (!json) return { line: `noetherflow: ${message}`, code };
   const parts =
-    ours === null
-      ? {}
-      : { code: ours.code, where: ours.where, expected: ours.expected, got: ours.got, hint: ours.hint };
+    ours === null ? {} : { code: ours.code, where: ours.where, expected: ours.expected, got: ours.got, hint };
   return { line: JSON.stringify({ error: { message, ...parts } }), code };
 }
 

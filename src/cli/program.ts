@@ -9,6 +9,9 @@ import { addModelCommands } from "./model-commands.ts";
 import { EXIT, explain, HELP_EXIT, Output, type Terminal } from "./output.ts";
 import { addRunCommands } from "./run-commands.ts";
 
+/** Why the signal of a host aborts where it is not the user who interrupts. */
+export class Terminated extends Error {}
+
 /** What a call of the program runs in. */
 export interface Host {
   readonly terminal: Terminal;
@@ -79,8 +82,12 @@ export async function run(args: readonly string[], host: Host): Promise<number> 
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.fine;
     if (error instanceof CommanderError && error.code === "commander.help") return EXIT.badInput;
     if (signal.aborted) {
-      terminal.err(`noetherflow: interrupted; ${output.afterInterrupt}\n`);
-      return EXIT.interrupted;
+      const how = signal.reason instanceof Terminated ? "terminated" : "interrupted";
+      const { text, ...left } = await output.afterInterrupt();
+      terminal.err(
+        output.json ? `${JSON.stringify({ [how]: text, ...left })}\n` : `noetherflow: ${how}; ${text}\n`,
+      );
+      return EXIT[how];
     }
     const { line, code } = explain(error, output.json);
     terminal.err(`${line}\n`);

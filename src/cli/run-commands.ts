@@ -1,5 +1,5 @@
 /** Commands about runs: training a model of one's own with a record on disk, and what is done with records. */
-import { resolve } from "node:path";
+import { extname, resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { createEngine } from "../create.ts";
 import type { Progress } from "../dynamics/options.ts";
@@ -7,10 +7,12 @@ import type { Run } from "../dynamics/result.ts";
 import { schemes } from "../dynamics/scheme.ts";
 import { fail, show } from "../errors.ts";
 import { type ExportFormat, exportRun } from "../records/export.ts";
+import { readHeader } from "../records/folder.ts";
 import { recordRun, resumeRun } from "../records/record.ts";
 import { replayRun } from "../records/replay.ts";
+import { shellWord } from "../report/command.ts";
 import { type Dtype, VARIANTS, type Variant } from "../wasm/module.ts";
-import { naming } from "./files.ts";
+import { checkTarget, checkTargetFolder, naming } from "./files.ts";
 import {
   atLeastZero,
   count,
@@ -26,7 +28,7 @@ import {
   WEIGHT_DECAY,
   withProblem,
 } from "./options.ts";
-import { EXIT, type Output } from "./output.ts";
+import { type AfterInterrupt, EXIT, NOTHING_WRITTEN, type Output } from "./output.ts";
 import type { Start } from "./program.ts";
 
 interface TrainFlags extends ProblemFlags {
@@ -52,7 +54,19 @@ interface TrainFlags extends ProblemFlags {
   readonly json?: boolean;
 }
 
-const goOn = (folder: string): string => `a checkpoint was written. Go on with: noetherflow resume ${folder}`;
+const FORMATS: readonly ExportFormat[] = ["csv", "json", "npy", "npz", "parquet"];
+
+/** What an interrupted user should know: nothing is there before the run begins. */
+const goOn = (folder: string) => (): Promise<AfterInterrupt> =>
+  readHeader(folder).then(
+    ({ status }) => {
+      const resume = `noetherflow resume ${shellWord(folder)}`;
+      return status === "unfinished"
+        ? { text: `what was done is kept. Go on with: ${resume}`, resume }
+        : NOTHING_WRITTEN;
+    },
+    () => NOTHING_WRITTEN,
+  );
 
 const told = (output: Output, what: string) => (p: Progress) =>
   output.progress({
@@ -100,45 +114,49 @@ export function addRunCommands(program: Command, start: Start): void {
     .option("--json", "the outcome as data; progress as JSON lines")
     .action(async (file: string, flags: TrainFlags) => {
       const { output, signal, host } = start(flags.json ?? false);
+      await checkTargetFolder("--out", flags.out);
       const engine = await createEngine({ dtype: flags.dtype, variant: flags.variant });
-      const opened = await openProblem(engine, file, flags, host);
-      const { problem, theta } = opened;
-      const scheme = schemes.get(flags.scheme)!;
-      const charges = await readSymmetries(flags.symmetry ?? [], opened, { seed: flags.seed, signal });
-      const { momentum, clip, substeps, l, sampling } = flags;
-      const batchSize = flags.batchSize ?? (scheme.takes.includes("batchSize") ? 1 : undefined);
-      const options = {
-        scheme: flags.scheme as "sgd",
-        theta,
-        eta: flags.eta,
-        steps: flags.steps,
-        weightDecay: flags.weightDecay,
-        replicas: flags.replicas,
-        firstReplica: flags.firstReplica,
-        seed: flags.seed,
-        ...(batchSize === undefined ? {} : { batchSize }),
-        ...(sampling === undefined ? {} : { sampling }),
-        ...(momentum === undefined ? {} : { momentum }),
-        ...(clip === undefined ? {} : { clip }),
-        ...(substeps === undefined ? {} : { substeps }),
-        ...(l === undefined ? {} : { l }),
-        ...(flags.schedule === undefined ? {} : { schedule: rule(flags.schedule) }),
-        record: {
-          every: flags.every ?? Math.max(1, Math.floor(flags.steps / 100)),
-          blockNorms: true,
-          ...(problem.N === Infinity ? {} : { loss: "full" as const }),
-          charges,
-        },
-      };
-      output.afterInterrupt = goOn(flags.out);
-      const run = await recordRun(problem, options, {
-        dir: flags.out,
-        signal,
-        overwrite: flags.overwrite ?? false,
-        onProgress: told(output, flags.scheme),
-      });
-      report(output, run, flags.out);
-      engine.dispose();
+      try {
+        const opened = await openProblem(engine, file, flags, host);
+        const { problem, theta } = opened;
+        const scheme = schemes.get(flags.scheme)!;
+        const charges = await readSymmetries(flags.symmetry ?? [], opened, { seed: flags.seed, signal });
+        const { momentum, clip, substeps, l, sampling } = flags;
+        const batchSize = flags.batchSize ?? (scheme.takes.includes("batchSize") ? 1 : undefined);
+        const options = {
+          scheme: flags.scheme as "sgd",
+          theta,
+          eta: flags.eta,
+          steps: flags.steps,
+          weightDecay: flags.weightDecay,
+          replicas: flags.replicas,
+          firstReplica: flags.firstReplica,
+          seed: flags.seed,
+          ...(batchSize === undefined ? {} : { batchSize }),
+          ...(sampling === undefined ? {} : { sampling }),
+          ...(momentum === undefined ? {} : { momentum }),
+          ...(clip === undefined ? {} : { clip }),
+          ...(substeps === undefined ? {} : { substeps }),
+          ...(l === undefined ? {} : { l }),
+          ...(flags.schedule === undefined ? {} : { schedule: rule(flags.schedule) }),
+          record: {
+            every: flags.every ?? Math.max(1, Math.floor(flags.steps / 100)),
+            blockNorms: true,
+            ...(problem.N === Infinity ? {} : { loss: "full" as const }),
+            charges,
+          },
+        };
+        output.afterInterrupt = goOn(flags.out);
+        const run = await recordRun(problem, options, {
+          dir: flags.out,
+          signal,
+          overwrite: flags.overwrite ?? false,
+          onProgress: told(output, flags.scheme),
+        });
+        report(output, run, flags.out);
+      } finally {
+        engine.dispose();
+      }
     });
 
   program
@@ -178,9 +196,7 @@ export function addRunCommands(program: Command, start: Start): void {
     .argument("<folder>", "of a finished run")
     .description("what a record holds, as one file")
     .addOption(
-      new Option("--format <format>", "of the file")
-        .choices(["csv", "json", "npy", "npz", "parquet"])
-        .default("csv"),
+      new Option("--format <format>", "of the file (default: as --out ends, else csv)").choices(FORMATS),
     )
     .option("--out <file>", "the file (default: run.<format>)")
     .option("--overwrite", "replace a file that is there")
@@ -188,12 +204,15 @@ export function addRunCommands(program: Command, start: Start): void {
     .action(
       async (
         folder: string,
-        flags: { format: ExportFormat; out?: string; overwrite?: boolean; json?: boolean },
+        flags: { format?: ExportFormat; out?: string; overwrite?: boolean; json?: boolean },
       ) => {
         const { output } = start(flags.json ?? false);
-        const path = flags.out ?? `run.${flags.format}`;
-        await exportRun(folder, flags.format, path, { overwrite: flags.overwrite ?? false });
-        if (flags.json) output.data({ file: resolve(path), format: flags.format });
+        const ending = extname(flags.out ?? "").slice(1);
+        const format = flags.format ?? FORMATS.find((known) => known === ending) ?? "csv";
+        const path = flags.out ?? `run.${format}`;
+        await checkTarget("--out", path);
+        await exportRun(folder, format, path, { overwrite: flags.overwrite ?? false }).catch(naming(folder));
+        if (flags.json) output.data({ file: resolve(path), format });
         else output.print(resolve(path));
       },
     );
@@ -228,15 +247,19 @@ function report(output: Output, run: Run, folder: string): void {
       steps: run.steps,
       hash: run.hash,
       diverged: run.diverged,
+      replicas: run.replicas,
+      recorded: { from: k[0] ?? null, to: k[last] ?? null },
       loss: { start: mean(loss, 0), end: mean(loss, last) },
       charges: ends,
     });
   } else {
     const lines = [`${run.status} after ${run.steps} steps, hash ${run.hash.slice(0, 16)}`];
+    const means = run.replicas === 1 ? "" : `, mean of ${run.replicas} replicas`;
+    if (k.length > 0) lines.push(`from step 0 to step ${k[last]}, the last that was recorded${means}:`);
     if (loss !== undefined)
-      lines.push(`loss ${mean(loss, 0)!.toPrecision(6)} -> ${mean(loss, last)!.toPrecision(6)}`);
+      lines.push(`  loss ${mean(loss, 0)!.toPrecision(6)} -> ${mean(loss, last)!.toPrecision(6)}`);
     for (const { charge, start, end } of ends)
-      lines.push(`charge of ${charge}: ${start!.toPrecision(6)} -> ${end!.toPrecision(6)}`);
+      lines.push(`  charge of ${charge}: ${start!.toPrecision(6)} -> ${end!.toPrecision(6)}`);
     for (const d of run.diverged.slice(0, 5)) lines.push(`replica ${d.replica} diverged at step ${d.step}`);
     output.print([...lines, `record: ${resolve(folder)}`].join("\n"));
   }

@@ -32,7 +32,6 @@ export class Arena {
     this.#start = Math.ceil(heapBase / ALIGN) * ALIGN;
   }
 
-  /** Where a region of this size would start. */
   #fit(bytes: number): number {
     let at = this.#start;
     for (const region of this.#regions) {
@@ -54,8 +53,7 @@ export class Arena {
     plan: (base: number) => T,
   ): { region: Region; plan: T } {
     const bytes = plan(0).bytes;
-    const base = this.#fit(bytes);
-    if (base + bytes > MAX_BYTES) return this.#refuse(where, bytes);
+    const base = this.check(where, bytes);
     const made = plan(base);
     if (made.bytes > bytes + ALIGN) internal("arena", "a plan grew when it was moved");
     const missing = base + bytes - this.#memory.buffer.byteLength;
@@ -70,6 +68,16 @@ export class Arena {
     this.#regions.push(region);
     this.#regions.sort((a, b) => a.base - b.base);
     return { region, plan: made };
+  }
+
+  /**
+   * Where a region of this size would start.
+   *
+   * @throws NoetherflowError "memory" where there is no room
+   */
+  check(where: string, bytes: number): number {
+    const base = this.#fit(bytes);
+    return base + bytes > MAX_BYTES ? this.#refuse(where, bytes) : base;
   }
 
   #refuse(where: string, bytes: number): never {

@@ -10,9 +10,9 @@ import { type CheckpointHeader, packCheckpoint, unpackCheckpoint } from "./check
 import type { Measures } from "./draft.ts";
 import { ALL_BLOCKS, PAUSED, RunMemory } from "./memory.ts";
 import type { Setting } from "./options.ts";
-import { planRun } from "./plan.ts";
+import { planRun, recordsOf } from "./plan.ts";
 import { profileStep } from "./profile.ts";
-import { checkRecorded, Recorder } from "./recorder.ts";
+import { Recorder } from "./recorder.ts";
 import { type Divergence, Run, type RunRecord } from "./result.ts";
 import { settingsOf } from "./settings.ts";
 
@@ -61,13 +61,10 @@ export class Execution {
     this.#setting = setting;
     this.#size = setting.lowering.chunk ?? 1;
     this.#blocks = setting.lowering.chunk === undefined ? 1 : ALL_BLOCKS;
-    const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
-    this.#memory = new RunMemory(host, model, samples, setting, (base) => {
-      const plan = planRun(model, samples, setting, measures, host.core.real, base);
-      checkRecorded(total, setting.replicas, plan.entries);
-      return plan;
-    });
-    this.#recorder = new Recorder(this.#memory, setting, total, probes?.every ?? 0);
+    this.#memory = new RunMemory(host, model, samples, setting, (base) =>
+      planRun(model, samples, setting, measures, host.core.real, base),
+    );
+    this.#recorder = new Recorder(this.#memory, setting, recordsOf(setting), probes?.every ?? 0);
   }
 
   /** Steps done. */

@@ -1,6 +1,6 @@
 import type { Key } from "../core/key.ts";
 import { PURPOSE } from "../core/key.ts";
-import { internal } from "../errors.ts";
+import { fail, internal } from "../errors.ts";
 import { meanOver } from "../graph/derive.ts";
 import { rateFields } from "../graph/instructions.ts";
 import { Planner, paddedLanes, type Real } from "../graph/layout.ts";
@@ -17,6 +17,21 @@ import { planWindow, type WindowPlan } from "./window.ts";
 
 /** Largest trace kept in Wasm between two calls. */
 const TRACE_BYTES = 4 * 1024 * 1024;
+/** More recorded numbers than this do not fit in one array of a host. */
+const MAX_RECORDED = 268_435_456;
+
+/** Refuses series no array holds; the steps themselves count even where nothing else is recorded. */
+function checkRecorded(records: number, replicas: number, entries: number): void {
+  if (records * replicas * Math.max(1, entries) <= MAX_RECORDED) return;
+  fail(
+    "memory",
+    "record",
+    `at most ${MAX_RECORDED} numbers can be recorded`,
+    `${records} records x ${replicas} replicas x ${entries} entries`,
+    "Record less often (a larger record.every), or run fewer replicas.",
+  );
+}
+
 /** Addresses and code of a whole run. */
 export type RunPlan = ReturnType<typeof planRun>;
 
@@ -100,6 +115,7 @@ export function planRun(
   const snapshot = planner.take(choice.groups * stateBytes);
 
   const entries = series.reduce((n, s) => n + s.entries, 0);
+  checkRecorded(recordsOf(setting), setting.replicas, entries);
   const recordBytes = 8 * entries * choice.groupLanes;
   const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
   const traceRecords =
@@ -352,6 +368,10 @@ export function planRun(
     probePass,
   };
 }
+
+/** The start, and every `every` steps. */
+export const recordsOf = ({ every, steps }: Setting): number =>
+  every === 0 ? 0 : Math.floor(steps / every) + 1;
 
 /** eta / dt where dt follows from eta. */
 export function updatesPerEta({ scheme, l, substeps }: Setting): number {

@@ -4,21 +4,6 @@ import type { Setting } from "./options.ts";
 import { updatesPerEta } from "./plan.ts";
 import type { RunAverages, RunProbes, RunRecord, RunSeries, SeriesData } from "./result.ts";
 
-/** More recorded numbers than this do not fit in one array of a host. */
-const MAX_RECORDED = 268_435_456;
-
-/** Refuses series no array holds; the steps themselves count even where nothing else is recorded. */
-export function checkRecorded(records: number, replicas: number, entries: number): void {
-  if (records * replicas * Math.max(1, entries) <= MAX_RECORDED) return;
-  fail(
-    "memory",
-    "record",
-    `at most ${MAX_RECORDED} numbers can be recorded`,
-    `${records} records x ${replicas} replicas x ${entries} entries`,
-    "Record less often (a larger record.every).",
-  );
-}
-
 /** What a run has recorded so far: series from the trace, and what probes of the host found. */
 export class Recorder {
   readonly #memory: RunMemory;

@@ -7,10 +7,10 @@ import { momentMatched } from "../models/moment-matched.ts";
 import type { Matrix } from "../stats/dense.ts";
 import type { Curve, Experiment } from "./experiment.ts";
 import {
-  balanceRate,
   conservation,
   linearNet,
   randomTeacher,
+  relaxationSteps,
   type Teacher,
   TURNING,
   teacherSampler,
@@ -118,8 +118,7 @@ export const balance: Experiment = {
       });
       const common = { theta, eta: spec.eta, replicas: spec.replicas };
       // sigma^2 = eta / 2 at S = 1
-      const rate = balanceRate(engine, teacher, spec.eta / 2);
-      const steps = Math.ceil(spec.relaxations / (rate * spec.eta));
+      const steps = relaxationSteps(engine, teacher, spec.eta, spec.relaxations);
       const sgd = await trial.run(
         `SGD, ${name}`,
         fresh,

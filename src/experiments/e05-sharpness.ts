@@ -4,10 +4,10 @@ import { momentMatched } from "../models/moment-matched.ts";
 import { initialTrace, type NamedInit } from "../symmetry/predictions/initialisation.ts";
 import type { Curve, Experiment } from "./experiment.ts";
 import {
-  balanceRate,
   conservation,
   linearNet,
   randomTeacher,
+  relaxationSteps,
   type Teacher,
   TURNING,
   teacherSampler,
@@ -102,8 +102,7 @@ export const sharpness: Experiment = {
       const theta = fresh.init(init.kind, { seed: trial.seedOf(`${name}/init`), replicas });
       const common = { theta, eta: spec.eta, replicas };
       // sigma^2 = eta / 2 at S = 1
-      const rate = balanceRate(engine, teacher, spec.eta / 2);
-      const steps = Math.ceil(spec.relaxations / (rate * spec.eta));
+      const steps = relaxationSteps(engine, teacher, spec.eta, spec.relaxations);
       const every = Math.max(1, Math.floor(steps / 100));
       const from = Math.floor(0.75 * steps) + 1;
       const sgd = await trial.run(

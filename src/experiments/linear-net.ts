@@ -86,10 +86,16 @@ export function randomTeacher(engine: Engine, d: number, spread: number, seed: s
  *
  * @source theory of two-layer linear nets: dQ/dt = 2 sigma^2 (W Gamma_W W^T - U^T Gamma_U U), Gamma_W = 4 Tr Sigma_eps Sigma_x
  */
-export function balanceRate(engine: Engine, { SigmaX, SigmaEps }: Teacher, sigma2: number): number {
+function balanceRate(engine: Engine, { SigmaX, SigmaEps }: Teacher, sigma2: number): number {
   const { dense } = engine;
   const least = (A: Matrix) => Math.min(...dense.symmetricEigen(A).values);
   return 4 * sigma2 * (dense.trace(SigmaEps) * least(SigmaX) + dense.trace(SigmaX) * least(SigmaEps));
+}
+
+/** Steps of SGD with S = 1 that last `relaxations` times 1 / rate of the slowest balance. */
+export function relaxationSteps(engine: Engine, teacher: Teacher, eta: number, relaxations: number): number {
+  const rate = balanceRate(engine, teacher, eta / 2);
+  return Math.ceil(relaxations / (rate * eta));
 }
 
 /** Trace of replica r's n x n matrix in recorded values. */

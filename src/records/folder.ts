@@ -218,7 +218,9 @@ export async function readHeader(dir: string): Promise<Header> {
     if (size > MAX_JSON) fail("memory", path, `at most ${MAX_JSON} bytes`, `${size}`);
     text = await readFile(path, "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOTDIR") return fail("shape", dir, "the folder of a run", "a file");
+    if (code !== "ENOENT") throw error;
     return fail("shape", dir, "the folder of a run", `no ${FILES.run} in it`);
   }
   let json: unknown;
@@ -277,7 +279,19 @@ export async function readOutcome(dir: string, header: Header, check = true): Pr
   const infos = outcome.series.map((s) => readInfo(where, s, records * R));
   const narrow = infos.filter((s) => s.data === undefined);
   const names = ["k", "t", "replica", ...columnNames(narrow)];
-  const [k, t, , ...columns] = await readParquet(join(dir, FILES.series), names, records * R);
+  const path = join(dir, FILES.series);
+  const [k, t, replica, ...columns] = await readParquet(path, names, records * R);
+  // the hash is of what was measured; when and where has a rule
+  for (let row = 0; row < records * R; row++) {
+    const record = Math.floor(row / R);
+    if (k![row] !== record * (k![R] ?? 0) || replica![row] !== settings.firstReplica + (row % R))
+      fail(
+        "shape",
+        path,
+        "records of all replicas, every so many steps",
+        `k ${k![row]}, replica ${replica![row]} in row ${row}`,
+      );
+  }
   const groups: Record<Exclude<SeriesKind, "loss">, [string, Float64Array][]> = {
     blockNorms: [],
     charges: [],
@@ -367,7 +381,7 @@ async function readThetas(
   P: number,
 ): Promise<Float64Array | Float32Array> {
   const path = join(dir, FILES.theta);
-  const { values, shape } = decodeNpy(await readFile(path), path);
+  const { values, shape } = decodeNpy(await readPart(path, "theta of the replicas"), path);
   const Values = dtype === "f32" ? Float32Array : Float64Array;
   if (!(values instanceof Values) || shape.length !== 2 || shape[0] !== R || shape[1] !== P)
     fail(
@@ -383,13 +397,17 @@ function zipOf({ arrays }: Packed): Uint8Array | null {
   return Object.keys(arrays).length === 0 ? null : encodeNpz(arrays);
 }
 
+/** A file that the record must have. */
+const readPart = (path: string, what: string): Promise<Buffer> =>
+  readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT") throw error;
+    return fail("shape", path, what, "no file");
+  });
+
 async function readZip(dir: string, name: string, header: Header): Promise<Record<string, NpyArray>> {
   if (!Object.hasOwn(header.sums, name)) return {};
   const path = join(dir, name);
-  const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "ENOENT") throw error;
-    return fail("shape", path, `the arrays that ${FILES.run} refers to`, "no file");
-  });
+  const bytes = await readPart(path, `the arrays that ${FILES.run} refers to`);
   const sum = sha256(bytes);
   if (sum !== header.sums[name])
     fail(

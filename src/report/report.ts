@@ -80,9 +80,9 @@ export function reportJSON(results: readonly Result[], provenance: Provenance): 
 /** The rows as aligned text for a terminal. */
 export function reportTable(results: readonly Result[]): string {
   const head = ["", "case", "quantity", "predicted", "± model", "measured", "std err", "verdict"];
-  const body = results.flatMap((r) =>
+  const body = named(results).flatMap(({ name, result: r }) =>
     r.rows.map((row) => [
-      r.id,
+      name,
       row.setting,
       row.quantity,
       showNumber(row.predicted.value),

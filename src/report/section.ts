@@ -1,5 +1,6 @@
 /** One experiment of a report: question, formula, figures, rows, settings, how to do it again, and its data. */
 import type { Figure, Result, Row } from "../experiments/experiment.ts";
+import { commandOf } from "./command.ts";
 import { dataLink, figureCSV, plainRows, rowsCSV } from "./data.ts";
 import { drawFigure, legendOf, NARROW, sentence, WIDE } from "./figure.ts";
 import {
@@ -200,13 +201,6 @@ function againHTML(r: Result, provenance: Provenance): string {
   const { dtype } = provenance;
   const seed = seedOf(r, provenance);
   const settings = Object.fromEntries(Object.entries(r.spec).filter(([name]) => name !== "seed"));
-  const changed = Object.entries(settings).filter(([name, value]) => r.parameters[name]?.value !== value);
-  const command =
-    changed.length === 0
-      ? `npm start -- --only ${r.id} --seed ${shellWord(seed)}`
-      : provenance.quick
-        ? `npm start -- --only ${r.id} --seed ${shellWord(seed)} --quick`
-        : `npx noetherflow run ${r.id} --seed ${shellWord(seed)}${changed.map(([name, value]) => ` --set ${name}=${value}`).join("")}`;
   const literal = Object.entries(settings).map(([name, value]) => `  ${name}: ${JSON.stringify(value)},`);
   const code = `import { createEngine } from "noetherflow";
 import { experiments, runExperiment } from "noetherflow/experiments";
@@ -219,13 +213,8 @@ const result = await runExperiment(experiments.get(${JSON.stringify(r.id)})!, en
 console.table(result.rows.map(({ quantity, predicted, measured, verdict }) =>
   ({ quantity, predicted: predicted.value, measured: measured.value, agrees: verdict.agrees })));`;
   return `<details><summary>Do it again</summary>
-<pre><code>${escapeHtml(command)}</code></pre>
+<pre><code>${escapeHtml(commandOf(r, seed))}</code></pre>
 <pre><code>${escapeHtml(code)}</code></pre></details>`;
-}
-
-/** A word of a shell's command line, in double quotes. */
-function shellWord(text: string): string {
-  return `"${text.replaceAll(/[\\"$`]/g, "\\$&")}"`;
 }
 
 function downloadsHTML(name: string, r: Result): string {

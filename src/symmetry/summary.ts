@@ -120,7 +120,8 @@ export class SymmetrySummary {
     const also = steps === null ? "" : `, ${short(steps)} steps`;
     const loss = `loss ${short(value)}, at rest ${short(atRest)}: ${time}${also}`;
     if (this.discovery === null) return [loss];
-    const { count, flat } = this.discovery;
+    const { count } = this.discovery;
+    const flat = this.rows.filter((row) => row.flat).length;
     return [loss, `${count} generator${count === 1 ? "" : "s"} found, ${flat} of them flat`];
   }
 
