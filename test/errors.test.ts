@@ -909,7 +909,7 @@ describe("more memory than there is", () => {
 
   test("a record of every step of 4 billion, whatever is recorded", async () => {
     const message = (entries: number) =>
-      `record: at most 268435456 numbers can be recorded, got 4000000001 records x 1 replicas x ${entries} entries. Record less often (a larger record.every).`;
+      `record: at most 268435456 numbers can be recorded, got 4000000001 records x 1 replicas x ${entries} entries. Record less often (a larger record.every), or run fewer replicas.`;
     const record = (more: object) => () =>
       problem.simulate({ ...base, steps: 4e9, record: { every: 1, ...more } } as never);
     await expectTooLarge(record({ loss: "full" }), message(1));
