@@ -880,7 +880,7 @@ function tileNNStep2x4(
   let c12 = i64x2(0, 0);
   let c13 = i64x2(0, 0);
   let a1 = a + lda;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const b2 = v128.load(b, 32);
@@ -916,7 +916,7 @@ function tileNNStep1x4(
   let c01 = i64x2(0, 0);
   let c02 = i64x2(0, 0);
   let c03 = i64x2(0, 0);
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const b2 = v128.load(b, 32);
@@ -949,7 +949,7 @@ function tileNNStep4x2(
   let a1 = a + lda;
   let a2 = a + lda * 2;
   let a3 = a + lda * 3;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const x0 = splatAt(a);
@@ -988,7 +988,7 @@ function tileNNStep2x2(
   let c10 = i64x2(0, 0);
   let c11 = i64x2(0, 0);
   let a1 = a + lda;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const x0 = splatAt(a);
@@ -1012,7 +1012,7 @@ function tileNNStep1x2(
 ): void {
   let c00 = i64x2(0, 0);
   let c01 = i64x2(0, 0);
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const x0 = splatAt(a);
@@ -1035,7 +1035,7 @@ function tileNNStep4x1(
   let a1 = a + lda;
   let a2 = a + lda * 2;
   let a3 = a + lda * 3;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
     c00 = madd(x0, b0, c00);
@@ -1063,7 +1063,7 @@ function tileNNStep2x1(
   let c00 = i64x2(0, 0);
   let c10 = i64x2(0, 0);
   let a1 = a + lda;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
     c00 = madd(x0, b0, c00);
@@ -1081,7 +1081,7 @@ function tileNNStep1x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
   let c00 = i64x2(0, 0);
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
     c00 = madd(x0, b0, c00);

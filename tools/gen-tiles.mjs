@@ -108,7 +108,10 @@ function tile(kind, form, rows, vectors) {
         : `  let c${i}${j} = i64x2(0, 0);`,
     ),
     others.map((i) => `  let a${i} = ${at("a", rowStep, i)};`),
-    "  for (; k > 0; --k) {",
+    // a step keeps two numbers more: without the counter of k it is 4 % faster on Node 20, and as fast elsewhere
+    form === "Step"
+      ? `  for (const end = a + (k as usize) * ${step}; a < end; ) {`
+      : "  for (; k > 0; --k) {",
     range(vectors).map((j) => `    const b${j} = v128.load(b${offset(16 * j)});`),
     range(rows).map((i) => [
       `    const x${i} = ${broadcast(i)};`,
