@@ -48,3 +48,29 @@ export function maddOne(a: real, b: real, c: real): real {
 export function stepped(keep: v128, theta: v128, rate: v128, g: v128): v128 {
   return v128.sub<real>(v128.mul<real>(keep, theta), v128.mul<real>(rate, g));
 }
+
+/** Four rows of LANES values to LANES rows of four, `step` bytes apart from `dst` on; returns where the next would be. */
+// @ts-ignore: decorator
+@inline
+export function transpose4(dst: usize, step: usize, r0: v128, r1: v128, r2: v128, r3: v128): usize {
+  if (sizeof<real>() == 8) {
+    v128.store(dst, v128.shuffle<f64>(r0, r1, 0, 2));
+    v128.store(dst, v128.shuffle<f64>(r2, r3, 0, 2), 16);
+    dst += step;
+    v128.store(dst, v128.shuffle<f64>(r0, r1, 1, 3));
+    v128.store(dst, v128.shuffle<f64>(r2, r3, 1, 3), 16);
+    return dst + step;
+  }
+  const low01 = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
+  const low23 = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
+  const high01 = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
+  const high23 = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
+  v128.store(dst, v128.shuffle<f32>(low01, low23, 0, 1, 4, 5));
+  dst += step;
+  v128.store(dst, v128.shuffle<f32>(low01, low23, 2, 3, 6, 7));
+  dst += step;
+  v128.store(dst, v128.shuffle<f32>(high01, high23, 0, 1, 4, 5));
+  dst += step;
+  v128.store(dst, v128.shuffle<f32>(high01, high23, 2, 3, 6, 7));
+  return dst + step;
+}

@@ -9,7 +9,7 @@
  * is [elements][ld], ld a multiple of LANES, whose pad lanes are computed like the others. Any size may
  * be 0. dst overlaps no operand, and nothing outside the elements of dst is written.
  */
-import { bytes, LANES, madd, maddOne, splatAt } from "./lanes";
+import { bytes, LANES, madd, maddOne, splatAt, transpose4 } from "./lanes";
 import {
   laned1x1,
   laned2x1,
@@ -330,31 +330,7 @@ function transposeRows4(dst: usize, a: usize, cols: i32, stepD: usize, stepA: us
   let a2 = a1 + stepA;
   let a3 = a2 + stepA;
   for (; cols >= LANES; cols -= LANES) {
-    const r0 = v128.load(a);
-    const r1 = v128.load(a1);
-    const r2 = v128.load(a2);
-    const r3 = v128.load(a3);
-    if (sizeof<real>() == 8) {
-      v128.store(dst, v128.shuffle<f64>(r0, r1, 0, 2));
-      v128.store(dst, v128.shuffle<f64>(r2, r3, 0, 2), 16);
-      dst += stepD;
-      v128.store(dst, v128.shuffle<f64>(r0, r1, 1, 3));
-      v128.store(dst, v128.shuffle<f64>(r2, r3, 1, 3), 16);
-      dst += stepD;
-    } else {
-      const low01 = v128.shuffle<f32>(r0, r1, 0, 4, 1, 5);
-      const low23 = v128.shuffle<f32>(r2, r3, 0, 4, 1, 5);
-      const high01 = v128.shuffle<f32>(r0, r1, 2, 6, 3, 7);
-      const high23 = v128.shuffle<f32>(r2, r3, 2, 6, 3, 7);
-      v128.store(dst, v128.shuffle<f32>(low01, low23, 0, 1, 4, 5));
-      dst += stepD;
-      v128.store(dst, v128.shuffle<f32>(low01, low23, 2, 3, 6, 7));
-      dst += stepD;
-      v128.store(dst, v128.shuffle<f32>(high01, high23, 0, 1, 4, 5));
-      dst += stepD;
-      v128.store(dst, v128.shuffle<f32>(high01, high23, 2, 3, 6, 7));
-      dst += stepD;
-    }
+    dst = transpose4(dst, stepD, v128.load(a), v128.load(a1), v128.load(a2), v128.load(a3));
     a += 16;
     a1 += 16;
     a2 += 16;

@@ -231,6 +231,69 @@ function tileNN1x1(
   v128.store(dst, c00);
 }
 
+function tileNN6x2(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+): void {
+  let c00 = i64x2(0, 0);
+  let c01 = i64x2(0, 0);
+  let c10 = i64x2(0, 0);
+  let c11 = i64x2(0, 0);
+  let c20 = i64x2(0, 0);
+  let c21 = i64x2(0, 0);
+  let c30 = i64x2(0, 0);
+  let c31 = i64x2(0, 0);
+  let c40 = i64x2(0, 0);
+  let c41 = i64x2(0, 0);
+  let c50 = i64x2(0, 0);
+  let c51 = i64x2(0, 0);
+  let a1 = a + lda;
+  let a2 = a + lda * 2;
+  let a3 = a + lda * 3;
+  let a4 = a + lda * 4;
+  let a5 = a + lda * 5;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    c11 = madd(x1, b1, c11);
+    const x2 = splatAt(a2);
+    c20 = madd(x2, b0, c20);
+    c21 = madd(x2, b1, c21);
+    const x3 = splatAt(a3);
+    c30 = madd(x3, b0, c30);
+    c31 = madd(x3, b1, c31);
+    const x4 = splatAt(a4);
+    c40 = madd(x4, b0, c40);
+    c41 = madd(x4, b1, c41);
+    const x5 = splatAt(a5);
+    c50 = madd(x5, b0, c50);
+    c51 = madd(x5, b1, c51);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    a2 += sizeof<real>();
+    a3 += sizeof<real>();
+    a4 += sizeof<real>();
+    a5 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, c00);
+  v128.store(dst, c01, 16);
+  v128.store(dst + ldd, c10);
+  v128.store(dst + ldd, c11, 16);
+  v128.store(dst + ldd * 2, c20);
+  v128.store(dst + ldd * 2, c21, 16);
+  v128.store(dst + ldd * 3, c30);
+  v128.store(dst + ldd * 3, c31, 16);
+  v128.store(dst + ldd * 4, c40);
+  v128.store(dst + ldd * 4, c41, 16);
+  v128.store(dst + ldd * 5, c50);
+  v128.store(dst + ldd * 5, c51, 16);
+}
+
 function columnNN4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
@@ -276,6 +339,33 @@ function columnNN1(
 export function productNN(
   dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
+  if (ASC_FEATURE_RELAXED_SIMD && m >= 24) {
+    for (; n >= 2 * LANES; n -= 2 * LANES) {
+      let i = 0, x = a, y = dst;
+      for (; i + 6 <= m; i += 6) {
+        tileNN6x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd * 6;
+        x += lda * 6;
+      }
+      for (; i + 4 <= m; i += 4) {
+        tileNN4x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd * 4;
+        x += lda * 4;
+      }
+      for (; i + 2 <= m; i += 2) {
+        tileNN2x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd * 2;
+        x += lda * 2;
+      }
+      for (; i < m; ++i) {
+        tileNN1x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd;
+        x += lda;
+      }
+      b += 32;
+      dst += 32;
+    }
+  }
   for (; n >= 4 * LANES; n -= 4 * LANES) {
     let i = 0, x = a, y = dst;
     for (; i + 2 <= m; i += 2) {
@@ -571,6 +661,69 @@ function tileNNAdd1x1(
   v128.store(dst, c00);
 }
 
+function tileNNAdd6x2(
+  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+): void {
+  let c00 = v128.load(dst);
+  let c01 = v128.load(dst, 16);
+  let c10 = v128.load(dst + ldd);
+  let c11 = v128.load(dst + ldd, 16);
+  let c20 = v128.load(dst + ldd * 2);
+  let c21 = v128.load(dst + ldd * 2, 16);
+  let c30 = v128.load(dst + ldd * 3);
+  let c31 = v128.load(dst + ldd * 3, 16);
+  let c40 = v128.load(dst + ldd * 4);
+  let c41 = v128.load(dst + ldd * 4, 16);
+  let c50 = v128.load(dst + ldd * 5);
+  let c51 = v128.load(dst + ldd * 5, 16);
+  let a1 = a + lda;
+  let a2 = a + lda * 2;
+  let a3 = a + lda * 3;
+  let a4 = a + lda * 4;
+  let a5 = a + lda * 5;
+  for (; k > 0; --k) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    const x0 = splatAt(a);
+    c00 = madd(x0, b0, c00);
+    c01 = madd(x0, b1, c01);
+    const x1 = splatAt(a1);
+    c10 = madd(x1, b0, c10);
+    c11 = madd(x1, b1, c11);
+    const x2 = splatAt(a2);
+    c20 = madd(x2, b0, c20);
+    c21 = madd(x2, b1, c21);
+    const x3 = splatAt(a3);
+    c30 = madd(x3, b0, c30);
+    c31 = madd(x3, b1, c31);
+    const x4 = splatAt(a4);
+    c40 = madd(x4, b0, c40);
+    c41 = madd(x4, b1, c41);
+    const x5 = splatAt(a5);
+    c50 = madd(x5, b0, c50);
+    c51 = madd(x5, b1, c51);
+    a += sizeof<real>();
+    a1 += sizeof<real>();
+    a2 += sizeof<real>();
+    a3 += sizeof<real>();
+    a4 += sizeof<real>();
+    a5 += sizeof<real>();
+    b += ldb;
+  }
+  v128.store(dst, c00);
+  v128.store(dst, c01, 16);
+  v128.store(dst + ldd, c10);
+  v128.store(dst + ldd, c11, 16);
+  v128.store(dst + ldd * 2, c20);
+  v128.store(dst + ldd * 2, c21, 16);
+  v128.store(dst + ldd * 3, c30);
+  v128.store(dst + ldd * 3, c31, 16);
+  v128.store(dst + ldd * 4, c40);
+  v128.store(dst + ldd * 4, c41, 16);
+  v128.store(dst + ldd * 5, c50);
+  v128.store(dst + ldd * 5, c51, 16);
+}
+
 function columnNNAdd4(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
@@ -616,6 +769,33 @@ function columnNNAdd1(
 export function productNNAdd(
   dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
+  if (ASC_FEATURE_RELAXED_SIMD && m >= 24) {
+    for (; n >= 2 * LANES; n -= 2 * LANES) {
+      let i = 0, x = a, y = dst;
+      for (; i + 6 <= m; i += 6) {
+        tileNNAdd6x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd * 6;
+        x += lda * 6;
+      }
+      for (; i + 4 <= m; i += 4) {
+        tileNNAdd4x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd * 4;
+        x += lda * 4;
+      }
+      for (; i + 2 <= m; i += 2) {
+        tileNNAdd2x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd * 2;
+        x += lda * 2;
+      }
+      for (; i < m; ++i) {
+        tileNNAdd1x2(y, x, b, k, ldd, lda, ldb);
+        y += ldd;
+        x += lda;
+      }
+      b += 32;
+      dst += 32;
+    }
+  }
   for (; n >= 4 * LANES; n -= 4 * LANES) {
     let i = 0, x = a, y = dst;
     for (; i + 2 <= m; i += 2) {
@@ -700,7 +880,7 @@ function tileNNStep2x4(
   let c12 = i64x2(0, 0);
   let c13 = i64x2(0, 0);
   let a1 = a + lda;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const b2 = v128.load(b, 32);
@@ -736,7 +916,7 @@ function tileNNStep1x4(
   let c01 = i64x2(0, 0);
   let c02 = i64x2(0, 0);
   let c03 = i64x2(0, 0);
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const b2 = v128.load(b, 32);
@@ -769,7 +949,7 @@ function tileNNStep4x2(
   let a1 = a + lda;
   let a2 = a + lda * 2;
   let a3 = a + lda * 3;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const x0 = splatAt(a);
@@ -808,7 +988,7 @@ function tileNNStep2x2(
   let c10 = i64x2(0, 0);
   let c11 = i64x2(0, 0);
   let a1 = a + lda;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const x0 = splatAt(a);
@@ -832,7 +1012,7 @@ function tileNNStep1x2(
 ): void {
   let c00 = i64x2(0, 0);
   let c01 = i64x2(0, 0);
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const b1 = v128.load(b, 16);
     const x0 = splatAt(a);
@@ -855,7 +1035,7 @@ function tileNNStep4x1(
   let a1 = a + lda;
   let a2 = a + lda * 2;
   let a3 = a + lda * 3;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
     c00 = madd(x0, b0, c00);
@@ -883,7 +1063,7 @@ function tileNNStep2x1(
   let c00 = i64x2(0, 0);
   let c10 = i64x2(0, 0);
   let a1 = a + lda;
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
     c00 = madd(x0, b0, c00);
@@ -901,7 +1081,7 @@ function tileNNStep1x1(
   dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize, rate: usize,
 ): void {
   let c00 = i64x2(0, 0);
-  for (; k > 0; --k) {
+  for (const end = a + (k as usize) * sizeof<real>(); a < end; ) {
     const b0 = v128.load(b);
     const x0 = splatAt(a);
     c00 = madd(x0, b0, c00);

@@ -1,5 +1,5 @@
 /** What moves values between the stores of a run (data, draws, trace) and the lanes of a block. */
-import { bytes, LANES, splatAt } from "./lanes";
+import { bytes, LANES, splatAt, transpose4 } from "./lanes";
 import { indexLanes, normalLanes, signLanes, uniformLanes } from "./random";
 import { drawAddr, key0, key1, purpose, replica, sampleBase, step, streams, traceAddr } from "./registers";
 
@@ -68,47 +68,32 @@ export function gather(dst: usize, data: usize, offset: i32, dim: i32, lanes: i3
       v128.store(next + at, v128.shuffle<i64>(s, t, 1, 3), 16);
     }
   }
-  if (sizeof<real>() == 8) {
-    // two samples at a time, two entries at a time
-    for (; l + 2 <= lanes; l += 2) {
-      let a = base + (load<u32>(draw) as usize);
-      let b = base + (load<u32>(draw, 4) as usize);
-      draw += 8;
-      let out = dst + bytes(l);
-      let e = dim;
-      for (; e >= 2; e -= 2) {
-        const u = v128.load(a);
-        const v = v128.load(b);
-        v128.store(out, v128.shuffle<i64>(u, v, 0, 2));
-        v128.store(out + row, v128.shuffle<i64>(u, v, 1, 3));
-        out += 2 * row;
-        a += 16;
-        b += 16;
-      }
-      if (e > 0) {
-        store<real>(out, load<real>(a));
-        store<real>(out + sizeof<real>(), load<real>(b));
-      }
+  // four samples at a time, a register of entries of each: their records are read side by side, which hides the way to memory
+  for (; l + 4 <= lanes; l += 4) {
+    let a = base + (load<u32>(draw) as usize);
+    let b = base + (load<u32>(draw, 4) as usize);
+    let c = base + (load<u32>(draw, 8) as usize);
+    let d = base + (load<u32>(draw, 12) as usize);
+    draw += 16;
+    let out = dst + bytes(l);
+    let e = dim;
+    for (; e >= LANES; e -= LANES) {
+      out = transpose4(out, row, v128.load(a), v128.load(b), v128.load(c), v128.load(d));
+      a += 16;
+      b += 16;
+      c += 16;
+      d += 16;
     }
-  } else {
-    for (; l + 4 <= lanes; l += 4) {
-      let a = base + (load<u32>(draw) as usize);
-      let b = base + (load<u32>(draw, 4) as usize);
-      let c = base + (load<u32>(draw, 8) as usize);
-      let d = base + (load<u32>(draw, 12) as usize);
-      draw += 16;
-      let out = dst + bytes(l);
-      for (let e = dim; e > 0; e--) {
-        let x = v128.load32_zero(a);
-        x = v128.load32_lane(b, x, 1);
-        x = v128.load32_lane(c, x, 2);
-        v128.store(out, v128.load32_lane(d, x, 3));
-        out += row;
-        a += 4;
-        b += 4;
-        c += 4;
-        d += 4;
-      }
+    for (; e > 0; e--) {
+      store<real>(out, load<real>(a));
+      store<real>(out, load<real>(b), sizeof<real>());
+      store<real>(out, load<real>(c), 2 * sizeof<real>());
+      store<real>(out, load<real>(d), 3 * sizeof<real>());
+      out += row;
+      a += sizeof<real>();
+      b += sizeof<real>();
+      c += sizeof<real>();
+      d += sizeof<real>();
     }
   }
   for (; l < ld; l++) {

@@ -20,6 +20,13 @@ const wasm = {
   ]),
 };
 
+const kernels = {
+  ...wasm,
+  name: "the kernels for tests",
+  command: ["tools/build-wasm.mjs", "--kernels"],
+  outputs: ["f64-simd", "f32-simd", "f64-fma", "f32-fma"].map((t) => `build/kernels-${t}.ts`),
+};
+
 const library = {
   name: "the library",
   command: ["node_modules/tsdown/dist/run.mjs"],
@@ -73,6 +80,11 @@ function requireDependencies() {
 export function refreshWasm() {
   requireDependencies();
   refresh(wasm);
+}
+
+export function refreshKernels() {
+  refreshWasm();
+  refresh(kernels);
 }
 
 export function refreshLibrary() {

@@ -3,7 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { refreshWasm, root } from "./build.mjs";
+import { refreshKernels, root } from "./build.mjs";
 
 const report = join(root, "build/test-report.json");
 const start = performance.now();
@@ -25,7 +25,7 @@ function counts() {
   }
 }
 
-refreshWasm();
+refreshKernels();
 mkdirSync(join(root, "build"), { recursive: true });
 rmSync(report, { force: true });
 const stages = {

@@ -4,11 +4,11 @@ import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkInteger, checkNumber, fail, show } from "../errors.ts";
 import { MAX_ENTRIES, type Node } from "../graph/node.ts";
 import { gaussNewtonOperator, hessianMatrix, hessianOperator, noiseOperator } from "../stats/curvature.ts";
-import { type SpectralDensity, spectralDensity } from "../stats/density.ts";
+import type { SpectralDensity } from "../stats/density.ts";
 import type { Estimate } from "../stats/estimate.ts";
-import { type Eigenpair, extremes, topEigenvalues } from "../stats/lanczos.ts";
+import type { Eigenpair } from "../stats/lanczos.ts";
 import type { Control, LinearOperator } from "../stats/operator.ts";
-import { traceMethods } from "../stats/trace.ts";
+import type { traceMethods } from "../stats/trace.ts";
 import { ProblemNoise } from "./noise.ts";
 
 /** What a spectrum is that of: a function gives the value of a Gauss-Newton matrix. */
@@ -52,7 +52,7 @@ export interface Eigenvalue extends Estimate {
   readonly vector: Float64Array;
 }
 
-/** Curvature of the loss, and spectra. */
+/** Curvature of the loss, and spectra. What draws probes or iterates is loaded when it is asked for. */
 export abstract class ProblemCurvature extends ProblemNoise {
   /**
    * The whole Hessian of the mean loss, P x P row-major, symmetric; weight decay not included.
@@ -94,6 +94,7 @@ export abstract class ProblemCurvature extends ProblemNoise {
     const measure = this.all(where);
     this.control(where, options, ["method", "probes", "seed", "block"]);
     const { method = "exact", probes, seed, block, signal, onProgress } = options;
+    const { traceMethods } = await import("../stats/trace.ts");
     if (!Object.hasOwn(traceMethods, method))
       fail("range", where, `method is ${Object.keys(traceMethods).join(", ")}`, show(method));
     if (method === "exact" && (probes !== undefined || seed !== undefined))
@@ -130,6 +131,7 @@ export abstract class ProblemCurvature extends ProblemNoise {
   ): Promise<{ max: Eigenvalue; min: Eigenvalue }> {
     const where = "sharpness";
     const { operator, lanczos } = this.#spectral(where, theta, options, ["tolerance", "maxSteps"]);
+    const { extremes } = await import("../stats/lanczos.ts");
     const { max, min } = await extremes(this.host, operator, lanczos);
     return { max: eigenvalueOf(max), min: eigenvalueOf(min) };
   }
@@ -144,6 +146,7 @@ export abstract class ProblemCurvature extends ProblemNoise {
   async topEigenvalues(theta: ThetaLike, k: number, options: EigenvalueOptions = {}): Promise<Eigenvalue[]> {
     const where = "topEigenvalues";
     const { operator, lanczos } = this.#spectral(where, theta, options, ["tolerance", "maxSteps"]);
+    const { topEigenvalues } = await import("../stats/lanczos.ts");
     return (await topEigenvalues(this.host, operator, k, lanczos)).map(eigenvalueOf);
   }
 
@@ -160,6 +163,7 @@ export abstract class ProblemCurvature extends ProblemNoise {
   ): Promise<SpectralDensity> {
     const where = "spectralDensity";
     const { operator, lanczos } = this.#spectral(where, theta, options, ["probes", "steps"]);
+    const { spectralDensity } = await import("../stats/density.ts");
     return spectralDensity(this.host, operator, {
       ...lanczos,
       probes: options.probes,

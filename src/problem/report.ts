@@ -7,19 +7,14 @@ import type { Measure } from "../models/measure.ts";
 import { secondMoment, squaredNorm } from "../stats/noise.ts";
 import { type Control, dot } from "../stats/operator.ts";
 import { checkSymmetry } from "../symmetry/check.ts";
-import {
-  DiscoveredGenerator,
-  type Discovery,
-  type DiscoveryOptions,
-  discoverSymmetries,
-} from "../symmetry/discover.ts";
+import type { DiscoveredGenerator, Discovery, DiscoveryOptions } from "../symmetry/discover.ts";
 import { NOISE_FLOOR } from "../symmetry/energy.ts";
 import { MU_FLOOR } from "../symmetry/equilibrium.ts";
 import { type Generator, isSymmetric } from "../symmetry/generator.ts";
 import { timeScales } from "../symmetry/predictions/scales.ts";
 import type { StrengthOptions } from "../symmetry/strength.ts";
 import { readStrength } from "../symmetry/strength.ts";
-import { type LossScale, type SymmetryRow, SymmetrySummary } from "../symmetry/summary.ts";
+import type { LossScale, SymmetryRow, SymmetrySummary } from "../symmetry/summary.ts";
 import { ProblemShift } from "./shift.ts";
 
 export interface ReportOptions extends StrengthOptions, Control {
@@ -52,7 +47,7 @@ const NO_CHARGE = {
   phase: null,
 } as const;
 
-/** The symmetries of a loss: found, and summed up. */
+/** The symmetries of a loss: found, and summed up. The search is loaded when it is asked for. */
 export abstract class ProblemReport extends ProblemShift {
   /**
    * Finds the exponential symmetries of the loss from its per-sample gradients at random thetas: all symmetric A (or
@@ -65,7 +60,9 @@ export abstract class ProblemReport extends ProblemShift {
    * found.count; // 10; h (h + 1) / 2 double rotations
    */
   async discoverSymmetries(options: DiscoveryOptions = {}): Promise<Discovery> {
-    return discoverSymmetries(this.all("discoverSymmetries"), options);
+    const measure = this.all("discoverSymmetries");
+    const { discoverSymmetries } = await import("../symmetry/discover.ts");
+    return discoverSymmetries(measure, options);
   }
 
   /**
@@ -138,7 +135,7 @@ export abstract class ProblemReport extends ProblemShift {
       await turn();
       signal?.throwIfAborted();
       this.alive(where);
-      const found = A instanceof DiscoveredGenerator ? A : null;
+      const found = "flat" in A ? (A as DiscoveredGenerator) : null;
       const spectrum = isSymmetric(A) ? this.spectrumOf(A).spectrum : null;
       const { verdict, defect } = checkSymmetry(measure, A, spectrum, key, flat, where);
       const shown = { name, generator: A, flat: found?.flat ?? false, verdict, defect };
@@ -172,6 +169,7 @@ export abstract class ProblemReport extends ProblemShift {
     }
     tell(1);
     const { excess: _, ...shown } = loss;
+    const { SymmetrySummary } = await import("../symmetry/summary.ts");
     return new SymmetrySummary(
       rows,
       discovery && { count: discovery.count, flat: discovery.flat, gap: discovery.gap },

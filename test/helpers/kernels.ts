@@ -10,10 +10,10 @@ export type Dtype = "f64" | "f32";
 export type Variant = "simd" | "fma";
 
 const BUILDS = {
-  "f64-simd": () => import("../../src/wasm/binary-f64-simd.ts"),
-  "f32-simd": () => import("../../src/wasm/binary-f32-simd.ts"),
-  "f64-fma": () => import("../../src/wasm/binary-f64-fma.ts"),
-  "f32-fma": () => import("../../src/wasm/binary-f32-fma.ts"),
+  "f64-simd": () => import("../../build/kernels-f64-simd.ts"),
+  "f32-simd": () => import("../../build/kernels-f32-simd.ts"),
+  "f64-fma": () => import("../../build/kernels-f64-fma.ts"),
+  "f32-fma": () => import("../../build/kernels-f32-fma.ts"),
 } as const;
 
 /** Every kernel takes and returns plain numbers (addresses, counts, 32-bit words). */
@@ -27,7 +27,7 @@ export interface Kernels {
   readonly base: number;
 }
 
-/** A directory holding f64-simd.wasm, f32-simd.wasm, ... to test instead of the committed bytes; Node only. */
+/** A directory holding kernels-f64-simd.wasm, kernels-f32-simd.wasm, ... to test instead of those built; Node only. */
 function overrideDirectory(): string | undefined {
   return typeof process === "undefined" ? undefined : process.env?.NOETHERFLOW_TEST_WASM;
 }
@@ -37,7 +37,7 @@ async function wasmBytes(dtype: Dtype, variant: Variant): Promise<Uint8Array<Arr
   if (directory) {
     const fs = "node:fs"; // a variable, so that a bundler for browsers does not look for it
     const { readFileSync } = await import(/* @vite-ignore */ fs);
-    return new Uint8Array(readFileSync(`${directory}/${dtype}-${variant}.wasm`));
+    return new Uint8Array(readFileSync(`${directory}/kernels-${dtype}-${variant}.wasm`));
   }
   const { base64 } = await BUILDS[`${dtype}-${variant}`]();
   return new Uint8Array(await inflate(decodeBase64(base64)));
