@@ -256,7 +256,9 @@ export class Execution {
       averages: this.#recorder.averages(this.#step, this.#isLost),
       probes: this.#recorder.probes(),
       settings: settingsOf(this.#setting, this.#host.core),
-      ...(status === "done" && profile ? { profile: profileStep(this.#host, this.#memory.plan) } : {}),
+      ...(status === "done" && profile
+        ? { profile: profileStep(this.#host, this.#memory.plan, this.#memory.region) }
+        : {}),
     });
   }
 

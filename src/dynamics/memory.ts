@@ -20,7 +20,7 @@ export class RunMemory {
   readonly #host: Host;
   readonly #model: Model;
   readonly #setting: Setting;
-  readonly #region: Region;
+  readonly region: Region;
 
   /** @param lay lays the run out from a base address */
   constructor(host: Host, model: Model, samples: Samples, setting: Setting, lay: (base: number) => RunPlan) {
@@ -31,7 +31,7 @@ export class RunMemory {
     const where = setting.scheme.name;
     const key = keyOf(where, setting.seed);
     const { region, plan } = arena.reserve(where, lay);
-    this.#region = region;
+    this.region = region;
     this.plan = plan;
     arena.clear(region);
     writeConstants(arena, plan.constants);
@@ -226,6 +226,6 @@ export class RunMemory {
   }
 
   release(): void {
-    this.#host.arena.release(this.#region);
+    this.#host.arena.release(this.region);
   }
 }

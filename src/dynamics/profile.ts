@@ -1,3 +1,4 @@
+import type { Region } from "../core/arena.ts";
 import { WORD_BYTES } from "../graph/instructions.ts";
 import type { Host } from "../models/evaluate.ts";
 import type { RunPlan } from "./plan.ts";
@@ -22,9 +23,13 @@ const TRIAL_MS = 3;
 /**
  * Times every instruction of the step by itself, caches warm. Overwrites the run's state: call it
  * when the run is over.
+ *
+ * An instruction that works in place and is repeated takes its values out of the range of normal numbers, where arithmetic is up to
+ * a hundred times slower, for itself and for all that read them: so every trial begins with the numbers of the run.
  */
-export function profileStep(host: Host, plan: RunPlan): ProfileLine[] {
+export function profileStep(host: Host, plan: RunPlan, region: Region): ProfileLine[] {
   const { repeat } = host.core.exports;
+  const kept = new Uint8Array(host.arena.buffer, region.base, region.bytes).slice();
   const stages = ["setup", "before", "body", "tail", "after"] as const;
   const lines: { instruction: string; stage: ProfileLine["stage"]; perStep: number; ns: number }[] = [];
   for (const [pass, s, [code, address]] of plan.passes.flatMap((p) =>
@@ -38,6 +43,7 @@ export function profileStep(host: Host, plan: RunPlan): ProfileLine[] {
       let times = 16;
       let ms = 0;
       for (;;) {
+        new Uint8Array(host.arena.buffer, region.base, region.bytes).set(kept);
         const start = performance.now();
         repeat(plan.run, pass.address, pc, times);
         ms = performance.now() - start;
