@@ -331,5 +331,5 @@ export async function goldenEngines(): Promise<Map<string, Engine>> {
 /** The core's bytes, for engines made from a module that the caller compiled. */
 export async function coreBytes(): Promise<Uint8Array<ArrayBuffer>> {
   const { base64 } = await import("../../src/wasm/binary-f64-simd.ts");
-  return new Uint8Array(await inflate(decodeBase64(base64)));
+  return inflate(decodeBase64(base64));
 }

@@ -40,7 +40,7 @@ async function wasmBytes(dtype: Dtype, variant: Variant): Promise<Uint8Array<Arr
     return new Uint8Array(readFileSync(`${directory}/kernels-${dtype}-${variant}.wasm`));
   }
   const { base64 } = await BUILDS[`${dtype}-${variant}`]();
-  return new Uint8Array(await inflate(decodeBase64(base64)));
+  return inflate(decodeBase64(base64));
 }
 
 /** A fresh instance with `pages` more pages of memory (64 KiB each) than the module starts with. */
