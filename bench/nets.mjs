@@ -20,6 +20,25 @@ export function normals(seed) {
 
 export const filled = (n, value) => Float64Array.from({ length: n }, value);
 
+/** The transpose of a row-major rows x cols matrix. */
+export function transpose(a, rows, cols) {
+  const out = new Float64Array(rows * cols);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) out[j * rows + i] = a[i * cols + j];
+  return out;
+}
+
+/**
+ * The weights of a two-layer net the way a program with samples in rows reads them, x W1 and a W2: W1 = W^T of shape [d, h], then
+ * W2 = U^T of shape [h, o], row-major. All sides exchange theta, probes and results in this form.
+ */
+export const rowForm = ({ U, W }, [d, h, o]) => [...transpose(W, h, d), ...transpose(U, o, h)];
+
+/** The inverse of rowForm, as named blocks. */
+export const blockForm = (values, [d, h, o]) => ({
+  W: transpose(values.slice(0, d * h), d, h),
+  U: transpose(values.slice(d * h, d * h + h * o), h, o),
+});
+
 /** x normal; y is x, cut or repeated to the size of the output, plus noise of size 0.1. */
 function regression(N, d, o, seed) {
   const normal = normals(seed);
@@ -67,6 +86,34 @@ function twoLayer([d, h, o]) {
     flopsPerSample: layered([d, h, o]),
   };
 }
+
+/** x and y normal, weights of variance 1 / inputs: data that the net fits badly, so that every gradient is large. */
+function halfNet([d, h, o], activation) {
+  const normal = normals(7);
+  const [W, U] = [filled(h * d, normal), filled(o * h, normal)];
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { W: [h, d], U: [o, h] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ W, U, x, y }) => {
+          const f = ops.matmul(U, activation(ops, ops.matmul(W, x)));
+          return ops.scale(ops.sqnorm(ops.sub(f, y)), 0.5);
+        },
+      }),
+    data(N) {
+      const value = normals(8);
+      return { x: filled(N * d, value), y: filled(N * o, value) };
+    },
+    theta: { W: W.map((v) => v / Math.sqrt(d)), U: U.map((v) => v / Math.sqrt(h)) },
+  };
+}
+
+/** ell = 1/2 |U W x - y|^2. */
+const halfTwoLayer = (sizes) => halfNet(sizes, (_, z) => z);
+
+/** ell = 1/2 |U tanh(W x) - y|^2. */
+const halfTanh = (sizes) => halfNet(sizes, (ops, z) => ops.tanh(z));
 
 /** ell = |W3 W2 W1 x - y|^2. */
 function threeLayer(sizes) {
@@ -166,4 +213,8 @@ function rankOne() {
   };
 }
 
-export const nets = { twoLayer, threeLayer, tanhBias, softmaxTwoLayer, weightNormalised, rankOne };
+export const nets = {
+  twoLayer,
+  halfTwoLayer,
+  halfTanh,
+  threeLayer, tanhBias, softmaxTwoLayer, weightNormalised, rankOne };
