@@ -56,7 +56,7 @@ export function refreshPeak() {
     if (existsSync(target) && statSync(target).mtimeMs > statSync(source).mtimeMs) continue;
     const asc = join(root, "node_modules/assemblyscript/bin/asc.js");
     // the base folder keeps asc from reading the asconfig.json of the core
-    const flags = ["--baseDir", here, "--runtime", "stub", "--noAssert", "-O3"];
+    const flags = ["--baseDir", here, "--runtime", "stub", "--noAssert", "-O3", "--initialMemory", "1"];
     const enable = features.flatMap((feature) => ["--enable", feature]);
     execFileSync(process.execPath, [asc, "peak.ts", ...flags, ...enable, "--outFile", target], {
       stdio: "inherit",

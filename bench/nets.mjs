@@ -70,6 +70,21 @@ function weights(sizes, seed) {
 const layered = (sizes) =>
   sizes.slice(1).reduce((sum, m, i) => sum + 2 * m * sizes[i] * (i === 0 ? 2 : 3), 0);
 
+/** ell = |A x - y|^2, a product and nothing else. */
+function oneLayer([d, o]) {
+  const [A] = weights([d, o], 1);
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { A: [o, d] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ A, x, y }) => ops.sqnorm(ops.sub(ops.matmul(A, x), y)),
+      }),
+    data: (N) => regression(N, d, o, 2),
+    theta: { A },
+  };
+}
+
 /** ell = |U W x - y|^2. */
 function twoLayer([d, h, o]) {
   const [W, U] = weights([d, h, o], 1);
@@ -214,6 +229,7 @@ function rankOne() {
 }
 
 export const nets = {
+  oneLayer,
   twoLayer,
   halfTwoLayer,
   halfTanh,

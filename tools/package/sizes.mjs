@@ -31,7 +31,7 @@ const limits = {
 
 const dtypes = ["f64", "f32"];
 
-function gzip(bytes) {
+export function gzip(bytes) {
   return gzipSync(bytes, { level: 9 }).length / 1000;
 }
 
@@ -112,7 +112,7 @@ export async function measureSizes(matrix, { stranger, lean, installed, tarball,
 }
 
 /** What a bundler makes of a program, minified: every file that a browser may load, compressed one by one. */
-async function gzipOfBundle(stranger, contents) {
+export async function gzipOfBundle(stranger, contents) {
   const { outputFiles, metafile } = await build({
     stdin: { contents, resolveDir: stranger },
     absWorkingDir: stranger,

@@ -1,0 +1,240 @@
+// What follows from records: ratios, verdicts, and tables. A record is what suite.mjs writes.
+import { readFileSync } from "node:fs";
+import { median, ratioOf, verdictOf } from "./statistics.mjs";
+
+const goals = JSON.parse(readFileSync(new URL("goals.json", import.meta.url), "utf8"));
+
+const majorOf = ({ machine }) => Number(machine.node.split(".")[0]);
+
+/** The build that a record is judged by: fused multiply-add where Node has it without a flag. */
+export const variantOf = (record) => (majorOf(record) < 22 ? "simd" : "fma");
+
+const suiteOf = ({ schema }) => /^noetherflow-(\w+)\//.exec(schema)[1];
+
+const jobNamed = (record, name) => record?.jobs.find((job) => job.name === name);
+
+/** How many times as fast `of` is as `against`, by CPU time, with the same by the wall clock. */
+export function speed(of, against) {
+  return { ...ratioOf(against.cpuNs, of.cpuNs), wall: median(ratioOf(against.wallNs, of.wallNs).ratios) };
+}
+
+/** Every comparison of a job: each of our builds with each other side, a prototype with its own build alone. */
+export function comparisonsOf(job) {
+  const all = Object.entries(job.sides);
+  return all
+    .filter(([id]) => id === "ours-simd" || id === "ours-fma")
+    .flatMap(([of, ours]) =>
+      all
+        .filter(([, { kind, variant }]) => kind === "peer" || (kind === "prototype" && variant === ours.variant))
+        .map(([against, theirs]) => ({ job: job.name, of, against, ...speed(ours, theirs) })),
+    );
+}
+
+/** Share of the peak that every product of a side reaches: median and interval over the rounds. */
+export function sharesOf({ rates: { peak, ...shares } }) {
+  const one = peak.map(() => 1);
+  return Object.fromEntries(Object.entries(shares).map(([name, share]) => [name, ratioOf(share, one)]));
+}
+
+/** What a goal is about, in a record: { ratio, interval }, or { why } there is none. */
+function figureOf(goal, record, variant) {
+  if (goal.size !== undefined) {
+    const size = record.sizes?.[goal.size];
+    return size === undefined ? { why: "not run" } : { ratio: size, interval: [size, size] };
+  }
+  const job = jobNamed(record, goal.job);
+  if (job === undefined) return { why: "not run" };
+  const id = goal.of ?? `ours-${variant}`;
+  const ours = job.sides[id];
+  if (ours === undefined) return { why: job.absent[id] ?? "not run" };
+  if (goal.rates !== undefined) {
+    const shares = sharesOf(ours);
+    return goal.rates.map((name) => shares[name]).reduce((low, each) => (each.ratio < low.ratio ? each : low));
+  }
+  const other = goal.against === "prototype" ? `prototype-${variant}` : goal.against;
+  const theirs = job.sides[other];
+  if (theirs === undefined) return { why: job.absent[other] ?? "not run" };
+  return goal.atMost ? ratioOf(ours.cpuNs, theirs.cpuNs) : speed(ours, theirs);
+}
+
+/** Every goal of the record's suite with its verdict. */
+export function judge(record) {
+  const variant = variantOf(record);
+  return goals
+    .filter(({ suite }) => suite === suiteOf(record))
+    .map((goal) => {
+      const bound = goal[variant];
+      const figure = figureOf(goal, record, variant);
+      const isJudged = bound !== null && figure.why === undefined;
+      const verdict = isJudged ? verdictOf(figure, goal.atMost ? { atMost: bound } : { atLeast: bound }) : null;
+      return { ...goal, bound, ...figure, verdict };
+    });
+}
+
+const show = (x, digits = 3) => (Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(digits));
+const showRatio = ({ ratio, interval }) => `${show(ratio)} [${show(interval[0])}, ${show(interval[1])}]`;
+
+/** ns in the unit that reads best. */
+function showTime(ns) {
+  for (const [unit, size] of Object.entries({ s: 1e9, ms: 1e6, us: 1e3 }))
+    if (ns >= size) return `${show(ns / size)} ${unit}`;
+  return `${show(ns)} ns`;
+}
+
+/** A table in Markdown, columns aligned. */
+export function table(head, rows) {
+  const all = [head, ...rows].map((row) => row.map(String));
+  const width = head.map((_, i) => Math.max(3, ...all.map((row) => row[i].length)));
+  const line = (row) => `| ${row.map((cell, i) => cell.padEnd(width[i])).join(" | ")} |`;
+  const rule = `|${width.map((w) => "-".repeat(w + 2)).join("|")}|`;
+  return [line(all[0]), rule, ...all.slice(1).map(line)].join("\n");
+}
+
+/** Where a record comes from, in one line. */
+export function origin(record) {
+  const { machine, date, commit, modified, effort, seconds } = record;
+  const source = `${(commit ?? "?").slice(0, 8)}${modified ? " with changes" : ""}`;
+  return (
+    `Node ${machine.node} (V8 ${machine.v8}), ${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, commit ${source}; ` +
+    `${effort.passes * effort.rounds} rounds in ${effort.passes} passes, ${seconds} s; the measured processes had ` +
+    `${(100 * machine.busy).toFixed(0)} % of their core`
+  );
+}
+
+const headOf = (record) => `Node ${majorOf(record)}`;
+
+/** A row per key in the order of the first record that has it, a cell or more per record. */
+function merged(records, rowsOf, emptyCells) {
+  const keys = [...new Set(records.flatMap((record) => [...rowsOf(record).keys()]))];
+  return keys.map((key) => {
+    const cells = records.flatMap((record) => rowsOf(record).get(key)?.cells ?? emptyCells);
+    return [...(records.map((record) => rowsOf(record).get(key)).find(Boolean)?.lead ?? []), ...cells];
+  });
+}
+
+/** Goals of several records side by side. */
+export function goalTable(records) {
+  const rowsOf = (record) =>
+    new Map(
+      judge(record).map((goal) => {
+        const { what, against, atMost, bound, verdict, why } = goal;
+        const beside = goal.size !== undefined || goal.rates !== undefined || atMost ? "" : (against ?? "");
+        const asked = bound === null ? "-" : `${atMost ? "<=" : ">="} ${bound}`;
+        const measured = why === undefined ? showRatio(goal) : "absent";
+        return [`${what}|${against}`, { lead: [what, beside], cells: [asked, measured, verdict ?? "-"] }];
+      }),
+    );
+  const heads = records.flatMap((record) => [`goal, ${variantOf(record)}`, headOf(record), "verdict"]);
+  return table(["figure", "beside", ...heads], merged(records, rowsOf, ["", "", ""]));
+}
+
+/** Times of all sides of the jobs of a family, and how many times as fast we are. Strongest peer first. */
+export function speedTable(records, families) {
+  const rowsOf = (record) => {
+    const rows = new Map();
+    for (const job of record.jobs.filter(({ family }) => families.includes(family))) {
+      const all = comparisonsOf(job);
+      const best = (id) => all.findLast(({ against }) => against === id);
+      const ids = Object.keys(job.sides).sort((a, b) => (best(a)?.ratio ?? 0) - (best(b)?.ratio ?? 0));
+      for (const id of ids) {
+        const side = job.sides[id];
+        const ratios = ["ours-simd", "ours-fma"].map((of) => {
+          const found = all.find((each) => each.of === of && each.against === id);
+          return found === undefined ? "" : showRatio(found);
+        });
+        rows.set(`${job.name}|${id}`, {
+          lead: [job.name, side.label],
+          cells: [`${showTime(side.nsPerUnit.median)} / ${job.unit}`, ...ratios],
+        });
+      }
+      for (const [id, why] of Object.entries(job.absent)) {
+        const label = id.replaceAll("-", " ");
+        rows.set(`${job.name}|${id}`, { lead: [job.name, label], cells: [`absent: ${shortened(why)}`, "", ""] });
+      }
+    }
+    return rows;
+  };
+  const heads = records.flatMap((record) => [headOf(record), "ours, simd, faster by", "ours, fma, faster by"]);
+  return table(["job", "side", ...heads], merged(records, rowsOf, ["", "", ""]));
+}
+
+/** The part of a reason that a table has room for. */
+const shortened = (why) => why.split(/[:.;,] /).slice(0, 2).join(": ").slice(0, 90);
+
+/** Shares of the peak: matrices of m by k, and the covariance updates, per build. */
+export function productTables(records) {
+  const blocks = records.flatMap((record) =>
+    record.jobs
+      .filter(({ family }) => family === "products")
+      .flatMap(({ dtype, sides, absent }) => [
+        ...Object.values(sides).map(({ variant, rates }) => ({ record, dtype, variant, rates })),
+        ...Object.values(absent).map((why) => ({ record, dtype, why })),
+      ]),
+  );
+  return blocks
+    .map(({ record, dtype, variant, rates, why }) => {
+      if (why !== undefined) return `${headOf(record)}, ${dtype}, fma: absent; ${why}`;
+      const shares = sharesOf({ rates });
+      const percent = (name) => `${(100 * shares[name].ratio).toFixed(0)} %`;
+      const products = Object.keys(shares).filter((name) => name.startsWith("matmul"));
+      const sizes = [...new Set(products.map((name) => name.split(" ").at(-1)))];
+      const matrix = sizes.map((m) => [`m = ${m}`, ...sizes.map((k) => percent(`matmul ${m} x ${k}`))]);
+      const updates = Object.keys(shares)
+        .filter((name) => name.startsWith("rank-k"))
+        .map((name) => `P = ${name.split(" ")[1]}: ${percent(name)}`);
+      const peak = show(median(rates.peak));
+      return `${headOf(record)}, ${dtype}, ${variant}: peak ${peak} GFLOP/s; rank-k covariance update ${updates.join(", ")}\n\n${table(["", ...sizes.map((k) => `k = ${k}`)], matrix)}`;
+    })
+    .join("\n\n");
+}
+
+/** Times of sides that stand for themselves: scaling, workers, experiments, start. */
+export function timeTable(records, families) {
+  const rowsOf = (record) => {
+    const rows = new Map();
+    for (const job of record.jobs.filter(({ family }) => families.includes(family)))
+      for (const [id, side] of Object.entries(job.sides))
+        rows.set(`${job.name}|${id}`, {
+          lead: [job.title, side.label],
+          cells: [`${showTime(side.nsPerUnit.median)} / ${job.unit}`],
+        });
+    return rows;
+  };
+  return table(["what", "case", ...records.map(headOf)], merged(records, rowsOf, [""]));
+}
+
+/** Sizes of the Wasm and of the root entry. */
+export function sizeTable(records) {
+  const rowsOf = (record) =>
+    new Map(
+      Object.entries(record.sizes ?? {}).map(([name, kB]) => [name, { lead: [name], cells: [kB.toFixed(1)] }]),
+    );
+  return table(["kB, gzip", ...records.map(headOf)], merged(records, rowsOf, [""]));
+}
+
+const SPEED = ["sgd", "noise", "curvature", "sde", "ensemble", "normals"];
+
+/** All tables by name, from the records of a suite. */
+export const tables = {
+  bench: {
+    goals: goalTable,
+    jobs: (records) => speedTable(records, SPEED),
+    products: productTables,
+    scaling: (records) => timeTable(records, ["scaling", "workers"]),
+    start: (records) => timeTable(records, ["start"]),
+    sizes: sizeTable,
+    experiments: (records) => timeTable(records, ["experiments"]),
+  },
+  peers: {
+    goals: goalTable,
+    jobs: (records) => speedTable(records, SPEED),
+  },
+};
+
+/** What a run prints: where it was, and every table that has a row. */
+export function consoleReport(record) {
+  const parts = Object.values(tables[suiteOf(record)])
+    .map((make) => make([record]))
+    .filter((text) => text.split("\n").length > 2);
+  return [origin(record), ...parts].join("\n\n");
+}
