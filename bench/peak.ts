@@ -84,12 +84,13 @@
   return v128.extract_lane<T>(v128.add<T>(upper, lower), 0);
 }
 
-export function chains64(n: i32): f64 {
-  return chains<f64>(n, 0.999, 1e-3);
+/** x and y are arguments because V8 would make the registers of a constant anew in every round. */
+export function chains64(n: i32, x: f64, y: f64): f64 {
+  return chains<f64>(n, x, y);
 }
 
-export function chains32(n: i32): f32 {
-  return chains<f32>(n, 0.999, 1e-3);
+export function chains32(n: i32, x: f32, y: f32): f32 {
+  return chains<f32>(n, x, y);
 }
 
 /** The memory is zero where the factors are, which takes no longer than other numbers. */

@@ -12,7 +12,7 @@ const SIZES = [8, 16, 32, 64, 128, 256];
 const SAMPLES = 64;
 const PARAMETERS = [300, 1000];
 const RANK = 2048;
-const PEAK_ROUNDS = 2_000_000;
+const PEAK_ROUNDS = 3_000_000;
 /** A sample is as many calls as take this long. */
 const COVARIANCE_MS = 60;
 
@@ -25,7 +25,7 @@ export const jobs = ["f64", "f32"].map((dtype) =>
     dtype,
     once: true,
     unchecked: true,
-    rounds: 5,
+    passes: 2,
     params: {},
   }),
 );
@@ -42,13 +42,15 @@ async function peakOf(dtype, variant) {
   const { instance } = await WebAssembly.instantiate(readFileSync(file));
   const { chains64, chains32, tile64, tile32 } = instance.exports;
   const [lanes, chains, tile] = dtype === "f64" ? [2, chains64, tile64] : [4, chains32, tile32];
-  for (let i = 0; i < 200; i++) for (const loop of [chains, tile]) loop(2000);
+  for (let i = 0; i < 200; i++) for (const loop of [chains, tile]) loop(2000, 0.999, 1e-3);
   const rateOf = (loop, flops, rounds) => {
     const began = cpuNow();
-    if (!Number.isFinite(loop(rounds))) throw new Error("the peak's sum is not finite");
+    if (!Number.isFinite(loop(rounds, 0.999, 1e-3))) throw new Error("the peak's sum is not finite");
     return (flops * lanes * rounds) / (1e6 * (cpuNow() - began));
   };
-  return () => Math.max(rateOf(chains, 24, PEAK_ROUNDS), rateOf(tile, 16, PEAK_ROUNDS));
+  // the best of two of each: background compilation takes from single ones
+  const both = () => [rateOf(chains, 24, PEAK_ROUNDS), rateOf(tile, 16, PEAK_ROUNDS)];
+  return () => Math.max(...both(), ...both());
 }
 
 /** Operations of a product instruction, 2 m n k, from its name in a profile; 0 for other instructions. */
