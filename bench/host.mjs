@@ -1,5 +1,5 @@
 // A process that measures sides written in JavaScript; bench/channel.mjs has the words it understands. Argument: JSON of
-// { module, job, context }. The module exports `sides`: by kind, a function of ({ job, side, ...context }) that prepares one and
+// { module, job, context }. The module exports `sides`: by `make` or kind, a function of ({ job, side, ...context }) that prepares one and
 // returns
 //
 //   run(count)   does `count` repetitions; returns a checksum, or { checksum, ms, cpuMs, rates } where it measures itself
@@ -8,7 +8,6 @@ import { createInterface } from "node:readline";
 import { Bench } from "tinybench";
 
 const { module, job, context } = JSON.parse(process.argv[2]);
-const { sides } = await import(module);
 const prepared = new Map();
 
 /** The sum of numbers, which must be finite: evidence that the work was done. */
@@ -24,7 +23,8 @@ const answers = {
   async prepare(id) {
     const side = job.sides.find((each) => each.id === id);
     try {
-      prepared.set(id, await sides[side.kind]({ ...context, job, side }));
+      const { sides } = await import(module);
+      prepared.set(id, await sides[side.make ?? side.kind]({ ...context, job, side }));
       return {};
     } catch (error) {
       // a build that this runtime or machine cannot have

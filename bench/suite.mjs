@@ -11,7 +11,7 @@ import { median, spread } from "./statistics.mjs";
  *
  *   unit         what a time is per: "step", "call", ...; one repetition of a side has `unitsPerRun` of them
  *   sides        { id, label, kind, host, ... }; sides of one host share a process
- *   hosts        by name { command, env? }: how to start the process
+ *   hosts        by name { command, env? }: how to start the process; or why there is none, in `missing` by name
  *   tolerance    largest difference of any checked value between sides, relative to the largest value
  *   once         repetitions are not repeated to fill the time of a sample, nor warmed up
  *   unpinned     the processes may use all cores
@@ -63,41 +63,62 @@ function distance(actual, expected) {
 async function pass(job, result, rounds, sampleMs) {
   const core = job.unpinned ? null : idlestCore();
   const channels = new Map();
-  const channelOf = ({ host }) => {
+  const ask = ({ id, host }, word, ...rest) => {
     if (!channels.has(host)) {
       const { command, env } = job.hosts[host];
       channels.set(host, new Channel(`${job.name}, ${host}`, command, core, env));
     }
-    return channels.get(host);
+    return channels.get(host).ask(word, id, ...rest);
+  };
+  let ready = [];
+  /** Does something with a side. Where a peer cannot, it leaves the job with its reason; ours may not fail. */
+  const attempt = async (side, work) => {
+    try {
+      return await work();
+    } catch (error) {
+      if (side.kind !== "peer") throw error;
+      result.absent[side.id] = error.message.split("\n")[0];
+      delete result.sides[side.id];
+      ready = ready.filter((each) => each.side !== side);
+    }
   };
   try {
-    const ready = [];
     let reference = null;
     for (const side of job.sides) {
-      const { absent } = await channelOf(side).ask("prepare", side.id);
-      if (absent !== undefined) {
-        result.absent[side.id] = absent;
-        continue;
-      }
-      const entry = (result.sides[side.id] ??= newEntry(side));
-      if (entry.check === null && !job.unchecked) {
-        const { values, expected, tolerance = job.tolerance } = await channelOf(side).ask("check", side.id);
-        reference ??= expected ?? values;
-        const difference = distance(values, expected ?? reference);
-        entry.check = { difference, tolerance, ok: difference <= tolerance };
-      }
-      ready.push({ side, entry, ask: (count) => channelOf(side).ask("run", side.id, count), sums: [] });
+      if (job.hosts[side.host] === undefined) result.absent[side.id] = job.missing[side.host];
+      if (result.absent[side.id] !== undefined) continue;
+      await attempt(side, async () => {
+        const { absent } = await ask(side, "prepare");
+        if (absent !== undefined) {
+          result.absent[side.id] = absent;
+          return;
+        }
+        const entry = (result.sides[side.id] ??= newEntry(side));
+        if (!job.unchecked && (entry.check === null || reference === null)) {
+          const { values, expected, tolerance = job.tolerance } = await ask(side, "check");
+          reference ??= expected ?? values;
+          const difference = distance(values, expected ?? reference);
+          entry.check = { difference, tolerance, ok: difference <= tolerance };
+        }
+        ready.push({ side, entry, run: (count) => ask(side, "run", count), sums: [] });
+      });
     }
-    for (const each of ready) each.count = job.once ? 1 : await warmUp(each.ask, sampleMs);
+    for (const each of [...ready])
+      await attempt(each.side, async () => {
+        each.count = job.once ? 1 : await warmUp(each.run, sampleMs);
+      });
     for (let round = 0; round < rounds; round++) {
-      for (const each of round % 2 === 0 ? ready : ready.toReversed()) {
-        const { ms, cpuMs, checksum, rates } = await each.ask(each.count);
-        const units = each.count * (each.side.unitsPerRun ?? job.unitsPerRun ?? 1);
-        each.entry.wallNs.push((1e6 * ms) / units);
-        each.entry.cpuNs.push((1e6 * cpuMs) / units);
-        for (const [name, rate] of Object.entries(rates ?? {})) (each.entry.rates[name] ??= []).push(rate);
-        each.entry.counts.push(each.count);
-        each.sums.push(checksum);
+      for (const each of round % 2 === 0 ? [...ready] : ready.toReversed()) {
+        const { side, entry, run, count, sums } = each;
+        await attempt(side, async () => {
+          const { ms, cpuMs, checksum, rates } = await run(count);
+          const units = count * (side.unitsPerRun ?? job.unitsPerRun ?? 1);
+          entry.wallNs.push((1e6 * ms) / units);
+          entry.cpuNs.push((1e6 * cpuMs) / units);
+          for (const [name, rate] of Object.entries(rates ?? {})) (entry.rates[name] ??= []).push(rate);
+          entry.counts.push(count);
+          sums.push(checksum);
+        });
       }
     }
     for (const { side, entry, sums } of ready) {
@@ -177,11 +198,11 @@ export function problemsOf(record) {
   );
 }
 
-/** Writes a record, or anything else, as JSON the way the formatter wants it: arrays of numbers on one line would not pass. */
+/** Writes a record as JSON, lists of numbers on a line each. */
 export function writeRecord(path, record) {
   const target = resolve(path);
   mkdirSync(dirname(target), { recursive: true });
-  writeFileSync(target, `${JSON.stringify(record, null, 1)}\n`);
+  const text = JSON.stringify(record, null, 1).replace(/\[\n([\s\d.,e+-]+)\]/g, (_, numbers) => `[${numbers.replace(/\s+/g, "")}]`);
+  writeFileSync(target, `${text}\n`);
   return target;
 }
-

@@ -1,5 +1,6 @@
 // Normals per second. Ours are drawn through the public interface: a data set of a sampler, ready in the engine's memory, and the
 // initial theta of `problem.init`, an array of the caller.
+import { momentsCheck } from "../moments.mjs";
 import { engineOf, jobOf, noetherflow } from "../ours.mjs";
 
 const ENTRIES = 64;
@@ -23,17 +24,6 @@ export const jobs = ["f64", "f32"].map((dtype) => {
 });
 
 export const inputs = () => ({});
-
-/**
- * Mean, variance and fourth moment of n normals in units of their standard errors, plus one: all within 6 of it, or the check
- * fails. Every side returns such numbers of one draw.
- */
-export function momentsCheck(values) {
-  const n = values.length;
-  const moment = (k) => values.reduce((sum, x) => sum + x ** k, 0) / n;
-  const z = [moment(1) * Math.sqrt(n), (moment(2) - 1) * Math.sqrt(n / 2), (moment(4) - 3) * Math.sqrt(n / 96)];
-  return { values: z.map((each) => 1 + each), expected: [1, 1, 1], tolerance: 6 };
-}
 
 /** x of a data set is read back through the losses a . x of basis vectors a. */
 const net = () => {
