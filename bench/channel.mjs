@@ -43,8 +43,7 @@ export class Channel {
     try {
       for (;;) {
         const { value, done } = await this.#lines.next();
-        if (done)
-          throw new Error(`${this.#name}: no answer to "${words.join(" ")}"\n${this.#errors.trim()}`);
+        if (done) throw new Error(`${this.#name}: no answer to "${words.join(" ")}"\n${this.#errors.trim()}`);
         // libraries may print lines of their own
         if (!value.startsWith("{")) continue;
         const answer = JSON.parse(value);

@@ -5,6 +5,10 @@
 export function momentsCheck(values) {
   const n = values.length;
   const moment = (k) => values.reduce((sum, x) => sum + x ** k, 0) / n;
-  const z = [moment(1) * Math.sqrt(n), (moment(2) - 1) * Math.sqrt(n / 2), (moment(4) - 3) * Math.sqrt(n / 96)];
+  const z = [
+    moment(1) * Math.sqrt(n),
+    (moment(2) - 1) * Math.sqrt(n / 2),
+    (moment(4) - 3) * Math.sqrt(n / 96),
+  ];
   return { values: z.map((each) => 1 + each), expected: [1, 1, 1], tolerance: 6 };
 }

@@ -233,4 +233,9 @@ export const nets = {
   twoLayer,
   halfTwoLayer,
   halfTanh,
-  threeLayer, tanhBias, softmaxTwoLayer, weightNormalised, rankOne };
+  threeLayer,
+  tanhBias,
+  softmaxTwoLayer,
+  weightNormalised,
+  rankOne,
+};

@@ -59,7 +59,8 @@ function choose(jobs, only) {
  */
 export async function runSuite(suite, jobs, options, prepare) {
   if (options.list) {
-    for (const { name, family, title } of jobs) console.log(`${name.padEnd(18)} ${family.padEnd(12)} ${title}`);
+    for (const { name, family, title } of jobs)
+      console.log(`${name.padEnd(18)} ${family.padEnd(12)} ${title}`);
     return;
   }
   const chosen = choose(jobs, options.only);
@@ -80,5 +81,6 @@ export async function runSuite(suite, jobs, options, prepare) {
   const file = options.json ?? (isStandard ? standardFile(suite) : null);
   if (file === null) return;
   console.log(`wrote ${writeRecord(file, record)}`);
-  if (file === standardFile(suite)) console.log("`node bench/tables.mjs` brings the tables of bench/README.md up to date.");
+  if (file === standardFile(suite))
+    console.log("`node bench/tables.mjs` brings the tables of bench/README.md up to date.");
 }

@@ -27,7 +27,13 @@ export function jobOf(module, { dtype = "f64", prototype = false, ...job }) {
     ...{ id: `ours-${variant}`, label: `ours, ${variant}`, kind: "ours", host: "ours", variant },
   }));
   const theirs = variants.map((variant) => ({
-    ...{ id: `prototype-${variant}`, label: `prototype, ${variant}`, kind: "prototype", host: "ours", variant },
+    ...{
+      id: `prototype-${variant}`,
+      label: `prototype, ${variant}`,
+      kind: "prototype",
+      host: "ours",
+      variant,
+    },
   }));
   const all = { tolerance: TOLERANCE[dtype], unit: "step", ...job };
   return { module, dtype, ...all, sides: [...ours, ...(prototype ? theirs : [])] };

@@ -178,7 +178,7 @@ await runSuite("peers", jobs, options, async (chosen) => {
       packages,
       python: interpreter === null ? null : outputOf(interpreter, ["-c", VERSIONS]),
       compiler: native === null ? null : compiler,
-      openblas: outputOf("dpkg-query", ["-W", "-f", "${Version}", "libopenblas0-pthread"]),
+      openblas: outputOf("dpkg-query", ["-W", "libopenblas0-pthread"])?.split("\t")[1] ?? null,
     },
     finish: () => rmSync(folder, { recursive: true, force: true }),
   };

@@ -25,7 +25,9 @@ export function comparisonsOf(job) {
     .filter(([id]) => id === "ours-simd" || id === "ours-fma")
     .flatMap(([of, ours]) =>
       all
-        .filter(([, { kind, variant }]) => kind === "peer" || (kind === "prototype" && variant === ours.variant))
+        .filter(
+          ([, { kind, variant }]) => kind === "peer" || (kind === "prototype" && variant === ours.variant),
+        )
         .map(([against, theirs]) => ({ job: job.name, of, against, ...speed(ours, theirs) })),
     );
 }
@@ -49,7 +51,9 @@ function figureOf(goal, record, variant) {
   if (ours === undefined) return { why: job.absent[id] ?? "not run" };
   if (goal.rates !== undefined) {
     const shares = sharesOf(ours);
-    return goal.rates.map((name) => shares[name]).reduce((low, each) => (each.ratio < low.ratio ? each : low));
+    return goal.rates
+      .map((name) => shares[name])
+      .reduce((low, each) => (each.ratio < low.ratio ? each : low));
   }
   const other = goal.against === "prototype" ? `prototype-${variant}` : goal.against;
   const theirs = job.sides[other];
@@ -66,12 +70,21 @@ export function judge(record) {
       const bound = goal[variant];
       const figure = figureOf(goal, record, variant);
       const isJudged = bound !== null && figure.why === undefined;
-      const verdict = isJudged ? verdictOf(figure, goal.atMost ? { atMost: bound } : { atLeast: bound }) : null;
+      const verdict = isJudged
+        ? verdictOf(figure, goal.atMost ? { atMost: bound } : { atLeast: bound })
+        : null;
       return { ...goal, bound, ...figure, verdict };
     });
 }
 
+/** The verdicts of a record in words. */
+export const verdictsOf = (record) =>
+  judge(record)
+    .filter(({ verdict }) => verdict !== null)
+    .map(({ what, against, verdict }) => `${what}${against ? `, beside ${against}` : ""}: ${verdict}`);
+
 const show = (x, digits = 3) => (Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(digits));
+/** A ratio with its 90 % interval. */
 const showRatio = ({ ratio, interval }) => `${show(ratio)} [${show(interval[0])}, ${show(interval[1])}]`;
 
 /** ns in the unit that reads best. */
@@ -92,14 +105,18 @@ export function table(head, rows) {
 
 /** Where a record comes from, in one line. */
 export function origin(record) {
-  const { machine, date, commit, modified, effort, seconds } = record;
+  const { machine, date, commit, modified, effort, seconds, python, openblas } = record;
+  const peers = [python, openblas && `OpenBLAS ${openblas}`].filter(Boolean).map((each) => `, ${each}`);
   const source = `${(commit ?? "?").slice(0, 8)}${modified ? " with changes" : ""}`;
   return (
-    `Node ${machine.node} (V8 ${machine.v8}), ${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, commit ${source}; ` +
+    `Node ${machine.node} (V8 ${machine.v8})${peers.join("")}, ${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, commit ${source}; ` +
     `${effort.passes * effort.rounds} rounds in ${effort.passes} passes, ${seconds} s; the measured processes had ` +
     `${(100 * machine.busy).toFixed(0)} % of their core`
   );
 }
+
+/** Where records come from, a line each. */
+const origins = (records) => records.map((record) => `- ${origin(record)}`).join("\n");
 
 const headOf = (record) => `Node ${majorOf(record)}`;
 
@@ -120,7 +137,8 @@ export function goalTable(records) {
         const { what, against, atMost, bound, verdict, why } = goal;
         const beside = goal.size !== undefined || goal.rates !== undefined || atMost ? "" : (against ?? "");
         const asked = bound === null ? "-" : `${atMost ? "<=" : ">="} ${bound}`;
-        const measured = why === undefined ? showRatio(goal) : "absent";
+        const isExact = goal.size !== undefined;
+        const measured = why !== undefined ? "absent" : isExact ? show(goal.ratio) : showRatio(goal);
         return [`${what}|${against}`, { lead: [what, beside], cells: [asked, measured, verdict ?? "-"] }];
       }),
     );
@@ -128,38 +146,49 @@ export function goalTable(records) {
   return table(["figure", "beside", ...heads], merged(records, rowsOf, ["", "", ""]));
 }
 
-/** Times of all sides of the jobs of a family, and how many times as fast we are. Strongest peer first. */
+/** Times of all sides of jobs, strongest first; how many times as fast we are with the build that the record is judged by; goals. */
 export function speedTable(records, families) {
   const rowsOf = (record) => {
     const rows = new Map();
+    const variant = variantOf(record);
+    const judged = judge(record);
     for (const job of record.jobs.filter(({ family }) => families.includes(family))) {
-      const all = comparisonsOf(job);
-      const best = (id) => all.findLast(({ against }) => against === id);
-      const ids = Object.keys(job.sides).sort((a, b) => (best(a)?.ratio ?? 0) - (best(b)?.ratio ?? 0));
+      const ratios = new Map(
+        comparisonsOf(job)
+          .filter(({ of }) => of === `ours-${variant}`)
+          .map((each) => [each.against, each]),
+      );
+      const ids = Object.keys(job.sides);
+      ids.sort((a, b) => (ratios.get(a)?.ratio ?? 0) - (ratios.get(b)?.ratio ?? 0));
       for (const id of ids) {
         const side = job.sides[id];
-        const ratios = ["ours-simd", "ours-fma"].map((of) => {
-          const found = all.find((each) => each.of === of && each.against === id);
-          return found === undefined ? "" : showRatio(found);
-        });
-        rows.set(`${job.name}|${id}`, {
-          lead: [job.name, side.label],
-          cells: [`${showTime(side.nsPerUnit.median)} / ${job.unit}`, ...ratios],
-        });
+        const ratio = ratios.get(id);
+        const goal = judged.find(
+          (each) => each.job === job.name && [id, side.kind].includes(each.against) && each.verdict !== null,
+        );
+        const asked = ratio === undefined || goal === undefined ? "" : `>= ${goal.bound}: ${goal.verdict}`;
+        const time = `${showTime(side.nsPerUnit.median)} / ${job.unit}`;
+        const cells = [time, ratio === undefined ? "" : showRatio(ratio), asked];
+        rows.set(`${job.name}|${id}`, { lead: [job.name, side.label], cells });
       }
       for (const [id, why] of Object.entries(job.absent)) {
         const label = id.replaceAll("-", " ");
-        rows.set(`${job.name}|${id}`, { lead: [job.name, label], cells: [`absent: ${shortened(why)}`, "", ""] });
+        rows.set(`${job.name}|${id}`, { lead: [job.name, label], cells: [shortened(why), "", ""] });
       }
     }
     return rows;
   };
-  const heads = records.flatMap((record) => [headOf(record), "ours, simd, faster by", "ours, fma, faster by"]);
+  const heads = records.flatMap((record) => [
+    headOf(record),
+    `ours, ${variantOf(record)}, faster by`,
+    "goal",
+  ]);
   return table(["job", "side", ...heads], merged(records, rowsOf, ["", "", ""]));
 }
 
 /** The part of a reason that a table has room for. */
-const shortened = (why) => why.split(/[:.;,] /).slice(0, 2).join(": ").slice(0, 90);
+const shortened = (why) =>
+  `absent: ${why.includes("relaxed SIMD") ? "no relaxed SIMD" : why.split("\n")[0].slice(0, 80)}`;
 
 /** Shares of the peak: matrices of m by k, and the covariance updates, per build. */
 export function productTables(records) {
@@ -207,7 +236,10 @@ export function timeTable(records, families) {
 export function sizeTable(records) {
   const rowsOf = (record) =>
     new Map(
-      Object.entries(record.sizes ?? {}).map(([name, kB]) => [name, { lead: [name], cells: [kB.toFixed(1)] }]),
+      Object.entries(record.sizes ?? {}).map(([name, kB]) => [
+        name,
+        { lead: [name], cells: [kB.toFixed(1)] },
+      ]),
     );
   return table(["kB, gzip", ...records.map(headOf)], merged(records, rowsOf, [""]));
 }
@@ -217,6 +249,7 @@ const SPEED = ["sgd", "noise", "curvature", "sde", "ensemble", "normals"];
 /** All tables by name, from the records of a suite. */
 export const tables = {
   bench: {
+    origin: origins,
     goals: goalTable,
     jobs: (records) => speedTable(records, SPEED),
     products: productTables,
@@ -226,15 +259,16 @@ export const tables = {
     experiments: (records) => timeTable(records, ["experiments"]),
   },
   peers: {
-    goals: goalTable,
+    origin: origins,
     jobs: (records) => speedTable(records, SPEED),
   },
 };
 
 /** What a run prints: where it was, and every table that has a row. */
 export function consoleReport(record) {
-  const parts = Object.values(tables[suiteOf(record)])
-    .map((make) => make([record]))
-    .filter((text) => text.split("\n").length > 2);
-  return [origin(record), ...parts].join("\n\n");
+  return Object.entries(tables[suiteOf(record)])
+    .map(([name, make]) => [name, make([record])])
+    .filter(([name, text]) => name === "origin" || text.split("\n").length > 2)
+    .map(([, text]) => text)
+    .join("\n\n");
 }

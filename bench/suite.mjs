@@ -202,7 +202,10 @@ export function problemsOf(record) {
 export function writeRecord(path, record) {
   const target = resolve(path);
   mkdirSync(dirname(target), { recursive: true });
-  const text = JSON.stringify(record, null, 1).replace(/\[\n([\s\d.,e+-]+)\]/g, (_, numbers) => `[${numbers.replace(/\s+/g, "")}]`);
+  const text = JSON.stringify(record, null, 1).replace(
+    /\[\n([\s\d.,e+-]+)\]/g,
+    (_, numbers) => `[${numbers.replace(/\s+/g, "")}]`,
+  );
   writeFileSync(target, `${text}\n`);
   return target;
 }

@@ -18,7 +18,13 @@ export const jobs = ["f64", "f32"].map((dtype) => {
     params: { count: COUNT },
   });
   const init = {
-    ...{ id: "ours-init", label: "ours, simd, as initial theta", kind: "init", host: "ours", variant: "simd" },
+    ...{
+      id: "ours-init",
+      label: "ours, simd, as initial theta",
+      kind: "init",
+      host: "ours",
+      variant: "simd",
+    },
   };
   return { ...job, sides: [...job.sides, init] };
 });

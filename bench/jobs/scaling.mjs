@@ -27,9 +27,7 @@ export const jobs = [
     "P",
     "SGD step, two-layer linear net of width d, P = 2 d^2, S = 32",
     "step",
-    [4, 8, 16, 32, 64, 128].map((d) =>
-      sgd(`P-${2 * d * d}`, `P = ${2 * d * d}`, "twoLayer", [d, d, d], 32),
-    ),
+    [4, 8, 16, 32, 64, 128].map((d) => sgd(`P-${2 * d * d}`, `P = ${2 * d * d}`, "twoLayer", [d, d, d], 32)),
   ),
   job(
     "S",

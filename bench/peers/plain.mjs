@@ -262,7 +262,8 @@ function ensemble({ job, folder }) {
   const [u, w] = [u0.slice(), w0.slice()];
   return {
     run(count) {
-      for (let r = 0; r < R; r++) for (let k = 0; k < count; k++) step(u, w, r, Math.floor(Math.random() * N));
+      for (let r = 0; r < R; r++)
+        for (let k = 0; k < count; k++) step(u, w, r, Math.floor(Math.random() * N));
       return [...u, ...w];
     },
     check() {
