@@ -1,5 +1,4 @@
-// The nets that are measured: model (built from noetherflow's exports), data, start, step size, and the floating-point operations
-// of their products.
+// The nets that are measured: model (built from noetherflow's exports), data, start, step size.
 
 /** mulberry32: a small seeded generator, uniform on [0, 1). */
 export function uniforms(seed) {
@@ -66,10 +65,6 @@ function weights(sizes, seed) {
   return sizes.slice(1).map((m, i) => filled(m * sizes[i], () => (0.5 / Math.sqrt(sizes[i])) * normal()));
 }
 
-/** Multiplications and additions of the products, per sample: forward, gradient of the weight, and back except at the input. */
-const layered = (sizes) =>
-  sizes.slice(1).reduce((sum, m, i) => sum + 2 * m * sizes[i] * (i === 0 ? 2 : 3), 0);
-
 /** ell = |A x - y|^2, a product and nothing else. */
 function oneLayer([d, o]) {
   const [A] = weights([d, o], 1);
@@ -98,7 +93,6 @@ function twoLayer([d, h, o]) {
     data: (N) => regression(N, d, o, 2),
     theta: { U, W },
     eta: 0.005,
-    flopsPerSample: layered([d, h, o]),
   };
 }
 
@@ -145,7 +139,6 @@ function threeLayer(sizes) {
     data: (N) => regression(N, d, o, 2),
     theta: { W1, W2, W3 },
     eta: 0.002,
-    flopsPerSample: layered(sizes),
   };
 }
 
@@ -164,7 +157,6 @@ function tanhBias(sizes) {
     data: (N) => regression(N, d, o, 2),
     theta: { W1, b1: new Float64Array(h), W2, b2: new Float64Array(o) },
     eta: 0.005,
-    flopsPerSample: layered(sizes),
   };
 }
 
@@ -184,7 +176,6 @@ function softmaxTwoLayer([d, h, o]) {
     data: (N) => classes(N, d, o, 2),
     theta: { U, W },
     eta: 0.05,
-    flopsPerSample: layered([d, h, o]),
   };
 }
 
@@ -204,7 +195,6 @@ function weightNormalised([d, h, o]) {
     data: (N) => regression(N, d, o, 2),
     theta: { V1, g1: filled(h, () => 0.5), V2, g2: filled(o, () => 0.5) },
     eta: 0.005,
-    flopsPerSample: layered([d, h, o]),
   };
 }
 
@@ -224,7 +214,6 @@ function rankOne() {
     },
     theta: { u: 0.7, w: 0.8 },
     eta: 0.005,
-    flopsPerSample: 0,
   };
 }
 

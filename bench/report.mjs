@@ -229,7 +229,10 @@ export function timeTable(records, families) {
         });
     return rows;
   };
-  return table(["what", "case", ...records.map(headOf)], merged(records, rowsOf, [""]));
+  const rows = merged(records, rowsOf, [""]);
+  // a title stands in the first row of its job
+  const titled = rows.map(([title, ...rest], i) => [title === rows[i - 1]?.[0] ? "" : title, ...rest]);
+  return table(["what", "case", ...records.map(headOf)], titled);
 }
 
 /** Sizes of the Wasm and of the root entry. */

@@ -22,7 +22,7 @@ import { median, spread } from "./statistics.mjs";
 
 /** Settings of a run of the suite: passes in fresh processes, rounds in each, ms of a sample. */
 export const effort = {
-  full: { passes: 3, rounds: 3, sampleMs: 100 },
+  full: { passes: 2, rounds: 4, sampleMs: 100 },
   quick: { passes: 1, rounds: 5, sampleMs: 40 },
 };
 

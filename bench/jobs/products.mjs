@@ -25,7 +25,7 @@ export const jobs = ["f64", "f32"].map((dtype) =>
     dtype,
     once: true,
     unchecked: true,
-    passes: 2,
+    rounds: 3,
     params: {},
   }),
 );
