@@ -122,10 +122,11 @@ const headOf = (record) => `Node ${majorOf(record)}`;
 
 /** A row per key in the order of the first record that has it, a cell or more per record. */
 function merged(records, rowsOf, emptyCells) {
-  const keys = [...new Set(records.flatMap((record) => [...rowsOf(record).keys()]))];
+  const maps = records.map(rowsOf);
+  const keys = [...new Set(maps.flatMap((rows) => [...rows.keys()]))];
   return keys.map((key) => {
-    const cells = records.flatMap((record) => rowsOf(record).get(key)?.cells ?? emptyCells);
-    return [...(records.map((record) => rowsOf(record).get(key)).find(Boolean)?.lead ?? []), ...cells];
+    const { lead } = maps.findLast((rows) => rows.has(key)).get(key);
+    return [...lead, ...maps.flatMap((rows) => rows.get(key)?.cells ?? emptyCells)];
   });
 }
 
@@ -158,22 +159,21 @@ export function speedTable(records, families) {
           .filter(({ of }) => of === `ours-${variant}`)
           .map((each) => [each.against, each]),
       );
-      const ids = Object.keys(job.sides);
-      ids.sort((a, b) => (ratios.get(a)?.ratio ?? 0) - (ratios.get(b)?.ratio ?? 0));
-      for (const id of ids) {
+      const rank = (id) => (id.startsWith("ours") ? 0 : (ratios.get(id)?.ratio ?? Number.POSITIVE_INFINITY));
+      const ids = [...Object.keys(job.sides), ...Object.keys(job.absent)];
+      for (const id of ids.sort((a, b) => rank(a) - rank(b))) {
         const side = job.sides[id];
         const ratio = ratios.get(id);
         const goal = judged.find(
-          (each) => each.job === job.name && [id, side.kind].includes(each.against) && each.verdict !== null,
+          (each) => each.job === job.name && [id, side?.kind].includes(each.against) && each.verdict !== null,
         );
         const asked = ratio === undefined || goal === undefined ? "" : `>= ${goal.bound}: ${goal.verdict}`;
-        const time = `${showTime(side.nsPerUnit.median)} / ${job.unit}`;
-        const cells = [time, ratio === undefined ? "" : showRatio(ratio), asked];
-        rows.set(`${job.name}|${id}`, { lead: [job.name, side.label], cells });
-      }
-      for (const [id, why] of Object.entries(job.absent)) {
-        const label = id.replaceAll("-", " ");
-        rows.set(`${job.name}|${id}`, { lead: [job.name, label], cells: [shortened(why), "", ""] });
+        const time =
+          side === undefined ? shortened(job.absent[id]) : `${showTime(side.nsPerUnit.median)} / ${job.unit}`;
+        rows.set(`${job.name}|${id}`, {
+          lead: [job.name, side?.label ?? id.replaceAll("-", " ")],
+          cells: [time, ratio === undefined ? "" : showRatio(ratio), asked],
+        });
       }
     }
     return rows;
