@@ -1,5 +1,4 @@
-// The nets that are measured: model (built from noetherflow's exports), data, start, step size, and the floating-point operations
-// of their products.
+// The nets that are measured: model (built from noetherflow's exports), data, start, step size.
 
 /** mulberry32: a small seeded generator, uniform on [0, 1). */
 export function uniforms(seed) {
@@ -19,6 +18,25 @@ export function normals(seed) {
 }
 
 export const filled = (n, value) => Float64Array.from({ length: n }, value);
+
+/** The transpose of a row-major rows x cols matrix. */
+export function transpose(a, rows, cols) {
+  const out = new Float64Array(rows * cols);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) out[j * rows + i] = a[i * cols + j];
+  return out;
+}
+
+/**
+ * The weights of a two-layer net the way a program with samples in rows reads them, x W1 and a W2: W1 = W^T of shape [d, h], then
+ * W2 = U^T of shape [h, o], row-major. All sides exchange theta, probes and results in this form.
+ */
+export const rowForm = ({ U, W }, [d, h, o]) => [...transpose(W, h, d), ...transpose(U, o, h)];
+
+/** The inverse of rowForm, as named blocks. */
+export const blockForm = (values, [d, h, o]) => ({
+  W: transpose(values.slice(0, d * h), d, h),
+  U: transpose(values.slice(d * h, d * h + h * o), h, o),
+});
 
 /** x normal; y is x, cut or repeated to the size of the output, plus noise of size 0.1. */
 function regression(N, d, o, seed) {
@@ -47,9 +65,20 @@ function weights(sizes, seed) {
   return sizes.slice(1).map((m, i) => filled(m * sizes[i], () => (0.5 / Math.sqrt(sizes[i])) * normal()));
 }
 
-/** Multiplications and additions of the products, per sample: forward, gradient of the weight, and back except at the input. */
-const layered = (sizes) =>
-  sizes.slice(1).reduce((sum, m, i) => sum + 2 * m * sizes[i] * (i === 0 ? 2 : 3), 0);
+/** ell = |A x - y|^2, a product and nothing else. */
+function oneLayer([d, o]) {
+  const [A] = weights([d, o], 1);
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { A: [o, d] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ A, x, y }) => ops.sqnorm(ops.sub(ops.matmul(A, x), y)),
+      }),
+    data: (N) => regression(N, d, o, 2),
+    theta: { A },
+  };
+}
 
 /** ell = |U W x - y|^2. */
 function twoLayer([d, h, o]) {
@@ -64,9 +93,36 @@ function twoLayer([d, h, o]) {
     data: (N) => regression(N, d, o, 2),
     theta: { U, W },
     eta: 0.005,
-    flopsPerSample: layered([d, h, o]),
   };
 }
+
+/** x and y normal, weights of variance 1 / inputs: data that the net fits badly, so that every gradient is large. */
+function halfNet([d, h, o], activation) {
+  const normal = normals(7);
+  const [W, U] = [filled(h * d, normal), filled(o * h, normal)];
+  return {
+    build: ({ model, ops }) =>
+      model({
+        params: { W: [h, d], U: [o, h] },
+        inputs: { x: [d], y: [o] },
+        loss: ({ W, U, x, y }) => {
+          const f = ops.matmul(U, activation(ops, ops.matmul(W, x)));
+          return ops.scale(ops.sqnorm(ops.sub(f, y)), 0.5);
+        },
+      }),
+    data(N) {
+      const value = normals(8);
+      return { x: filled(N * d, value), y: filled(N * o, value) };
+    },
+    theta: { W: W.map((v) => v / Math.sqrt(d)), U: U.map((v) => v / Math.sqrt(h)) },
+  };
+}
+
+/** ell = 1/2 |U W x - y|^2. */
+const halfTwoLayer = (sizes) => halfNet(sizes, (_, z) => z);
+
+/** ell = 1/2 |U tanh(W x) - y|^2. */
+const halfTanh = (sizes) => halfNet(sizes, (ops, z) => ops.tanh(z));
 
 /** ell = |W3 W2 W1 x - y|^2. */
 function threeLayer(sizes) {
@@ -83,7 +139,6 @@ function threeLayer(sizes) {
     data: (N) => regression(N, d, o, 2),
     theta: { W1, W2, W3 },
     eta: 0.002,
-    flopsPerSample: layered(sizes),
   };
 }
 
@@ -102,7 +157,6 @@ function tanhBias(sizes) {
     data: (N) => regression(N, d, o, 2),
     theta: { W1, b1: new Float64Array(h), W2, b2: new Float64Array(o) },
     eta: 0.005,
-    flopsPerSample: layered(sizes),
   };
 }
 
@@ -122,7 +176,6 @@ function softmaxTwoLayer([d, h, o]) {
     data: (N) => classes(N, d, o, 2),
     theta: { U, W },
     eta: 0.05,
-    flopsPerSample: layered([d, h, o]),
   };
 }
 
@@ -142,7 +195,6 @@ function weightNormalised([d, h, o]) {
     data: (N) => regression(N, d, o, 2),
     theta: { V1, g1: filled(h, () => 0.5), V2, g2: filled(o, () => 0.5) },
     eta: 0.005,
-    flopsPerSample: layered([d, h, o]),
   };
 }
 
@@ -162,8 +214,17 @@ function rankOne() {
     },
     theta: { u: 0.7, w: 0.8 },
     eta: 0.005,
-    flopsPerSample: 0,
   };
 }
 
-export const nets = { twoLayer, threeLayer, tanhBias, softmaxTwoLayer, weightNormalised, rankOne };
+export const nets = {
+  oneLayer,
+  twoLayer,
+  halfTwoLayer,
+  halfTanh,
+  threeLayer,
+  tanhBias,
+  softmaxTwoLayer,
+  weightNormalised,
+  rankOne,
+};

@@ -1,217 +1,277 @@
-// What follows from the samples: ratios per round, their medians and intervals, verdicts, and the table.
-import { bootstrapInterval, median, spread } from "./statistics.mjs";
+// What follows from records: ratios, verdicts, and tables. A record is what suite.mjs writes.
+import { readFileSync } from "node:fs";
+import { median, ratioOf, verdictOf } from "./statistics.mjs";
 
-/** Appends the samples of one process to those of the processes before. */
-export function merge(total, part) {
-  if (total === null) return part;
-  for (const [label, side] of Object.entries(part.sides)) {
-    const into = total.sides[label];
-    into.ms.push(...side.ms);
-    into.cpuMs.push(...side.cpuMs);
-    into.repeats &&= side.repeats && (side.kind !== "ours" || side.checksum === into.checksum);
-    if (side.profiles) into.profiles.push(...side.profiles);
+const goals = JSON.parse(readFileSync(new URL("goals.json", import.meta.url), "utf8"));
+
+const majorOf = ({ machine }) => Number(machine.node.split(".")[0]);
+
+/** The build that a record is judged by: fused multiply-add where Node has it without a flag. */
+export const variantOf = (record) => (majorOf(record) < 22 ? "simd" : "fma");
+
+const suiteOf = ({ schema }) => /^noetherflow-(\w+)\//.exec(schema)[1];
+
+const jobNamed = (record, name) => record?.jobs.find((job) => job.name === name);
+
+/** How many times as fast `of` is as `against`, by CPU time, with the same by the wall clock. */
+export function speed(of, against) {
+  return { ...ratioOf(against.cpuNs, of.cpuNs), wall: median(ratioOf(against.wallNs, of.wallNs).ratios) };
+}
+
+/** Every comparison of a job: each of our builds with each other side, a prototype with its own build alone. */
+export function comparisonsOf(job) {
+  const all = Object.entries(job.sides);
+  return all
+    .filter(([id]) => id === "ours-simd" || id === "ours-fma")
+    .flatMap(([of, ours]) =>
+      all
+        .filter(
+          ([, { kind, variant }]) => kind === "peer" || (kind === "prototype" && variant === ours.variant),
+        )
+        .map(([against, theirs]) => ({ job: job.name, of, against, ...speed(ours, theirs) })),
+    );
+}
+
+/** Share of the peak that every product of a side reaches: median and interval over the rounds. */
+export function sharesOf({ rates: { peak, ...shares } }) {
+  const one = peak.map(() => 1);
+  return Object.fromEntries(Object.entries(shares).map(([name, share]) => [name, ratioOf(share, one)]));
+}
+
+/** What a goal is about, in a record: { ratio, interval }, or { why } there is none. */
+function figureOf(goal, record, variant) {
+  if (goal.size !== undefined) {
+    const size = record.sizes?.[goal.size];
+    return size === undefined ? { why: "not run" } : { ratio: size, interval: [size, size] };
   }
-  if (total.peak) {
-    total.peak.ms.push(...part.peak.ms);
-    total.peak.cpuMs.push(...part.peak.cpuMs);
+  const job = jobNamed(record, goal.job);
+  if (job === undefined) return { why: "not run" };
+  const id = goal.of ?? `ours-${variant}`;
+  const ours = job.sides[id];
+  if (ours === undefined) return { why: job.absent[id] ?? "not run" };
+  if (goal.rates !== undefined) {
+    const shares = sharesOf(ours);
+    return goal.rates
+      .map((name) => shares[name])
+      .reduce((low, each) => (each.ratio < low.ratio ? each : low));
   }
-  total.checks.push(...part.checks);
-  return total;
+  const other = goal.against === "prototype" ? `prototype-${variant}` : goal.against;
+  const theirs = job.sides[other];
+  if (theirs === undefined) return { why: job.absent[other] ?? "not run" };
+  return goal.atMost ? ratioOf(ours.cpuNs, theirs.cpuNs) : speed(ours, theirs);
 }
 
-/** ns per step of one replica, per round, by one of two clocks: cpuMs (of the process) or ms (of the wall). */
-const nsPerStep = (side, clock) => side[clock].map((ms) => (1e6 * ms) / (side.steps * side.replicas));
-
-/** Operations of the products per ns of a step. */
-const stepRate = (side, clock) => nsPerStep(side, clock).map((ns) => side.flops / side.replicas / ns);
-
-/** Operations of a product instruction, 2 m n k, from its name in a profile; 0 for other instructions. */
-function flopsOf({ instruction, perStep }) {
-  const sizes = /^matmul\w* \(m (\d+), n (\d+), k (\d+)\)$/.exec(instruction);
-  return sizes === null ? 0 : perStep * 2 * sizes[1] * sizes[2] * sizes[3];
+/** Every goal of the record's suite with its verdict. */
+export function judge(record) {
+  const variant = variantOf(record);
+  return goals
+    .filter(({ suite }) => suite === suiteOf(record))
+    .map((goal) => {
+      const bound = goal[variant];
+      const figure = figureOf(goal, record, variant);
+      const isJudged = bound !== null && figure.why === undefined;
+      const verdict = isJudged
+        ? verdictOf(figure, goal.atMost ? { atMost: bound } : { atLeast: bound })
+        : null;
+      return { ...goal, bound, ...figure, verdict };
+    });
 }
 
-/** Operations of the products per ns in the instructions that do them, per profile. */
-const productRate = (side) =>
-  side.profiles.map((lines) => {
-    const products = lines.filter((l) => flopsOf(l) > 0);
-    const flops = products.reduce((sum, l) => sum + flopsOf(l), 0);
-    return flops / products.reduce((sum, l) => sum + l.perStep * l.ns, 0);
-  });
+/** The verdicts of a record in words. */
+export const verdictsOf = (record) =>
+  judge(record)
+    .filter(({ verdict }) => verdict !== null)
+    .map(({ what, against, verdict }) => `${what}${against ? `, beside ${against}` : ""}: ${verdict}`);
 
-/** Whether the profile's product instructions do all operations of the net's products, and no more. */
-const namesAllProducts = (side) =>
-  side.profiles.every((lines) => lines.reduce((sum, l) => sum + flopsOf(l), 0) === side.flops);
+const show = (x, digits = 3) => (Math.abs(x) >= 1000 ? x.toFixed(0) : x.toPrecision(digits));
+/** A ratio with its 90 % interval. */
+const showRatio = ({ ratio, interval }) => `${show(ratio)} [${show(interval[0])}, ${show(interval[1])}]`;
 
-/** One profile out of several: the median of each line. Equal instructions are told apart by their rank. */
-function medianProfile(profiles) {
-  const times = new Map();
-  for (const lines of profiles) {
-    const seen = new Map();
-    for (const line of lines) {
-      const name = `${line.stage} ${line.instruction}`;
-      const rank = seen.get(name) ?? 0;
-      seen.set(name, rank + 1);
-      const key = `${name} ${rank}`;
-      if (!times.has(key)) times.set(key, { ...line, all: [] });
-      times.get(key).all.push(line.ns);
-    }
-  }
-  const lines = [...times.values()].map(({ all, ...line }) => ({ ...line, ns: median(all) }));
-  const total = lines.reduce((sum, l) => sum + l.perStep * l.ns, 0);
-  return lines.map((l) => ({ ...l, share: (l.perStep * l.ns) / total })).sort((a, b) => b.share - a.share);
+/** ns in the unit that reads best. */
+function showTime(ns) {
+  for (const [unit, size] of Object.entries({ s: 1e9, ms: 1e6, us: 1e3 }))
+    if (ns >= size) return `${show(ns / size)} ${unit}`;
+  return `${show(ns)} ns`;
 }
 
-const quantities = {
-  speed: { unit: "ns/step", value: nsPerStep, ratio: (of, against) => against / of },
-  cost: { unit: "ns/step", value: nsPerStep, ratio: (of, against) => of / against },
-  stepRate: { unit: "GFLOP/s of a step", value: stepRate, ratio: (of, against) => of / against },
-  productRate: { unit: "GFLOP/s in products", value: productRate, ratio: (of, against) => of / against },
-};
-
-/**
- * One comparison. Rounds are compared pairwise, so what slows a whole round cancels.
- *
- * The verdict is by the CPU time of the process: on a shared machine the wall clock also counts the neighbours. Its ratio is
- * given beside. "reached": the median does. "within noise": only the better end of the interval does.
- */
-export function assess(figure, result) {
-  const of = result.sides[figure.of];
-  const against = result.sides[figure.against];
-  const { quantity, atLeast, atMost } = figure;
-  const goal = atLeast ?? atMost ?? null;
-  const base = { ...figure, unit: quantities[quantity].unit };
-  if (against === undefined) return { ...base, verdict: "not run", why: `${figure.against}: not run` };
-  if (quantity === "productRate" && !(namesAllProducts(of) && namesAllProducts(against)))
-    return {
-      ...base,
-      verdict: "not run",
-      why: "the profile names products in a way that report.mjs does not know",
-    };
-  const { value, ratio } = quantities[quantity];
-  const ratios = (clock) => {
-    const other = value(against, clock);
-    return value(of, clock).map((v, i) => ratio(v, other[i]));
-  };
-  const perRound = ratios("cpuMs");
-  const middle = median(perRound);
-  const interval = bootstrapInterval(perRound);
-  const reaches = (x) => (atLeast !== undefined ? x >= goal : x <= goal);
-  const verdict =
-    goal === null
-      ? "no goal"
-      : reaches(middle)
-        ? "reached"
-        : interval.some(reaches)
-          ? "within noise"
-          : "missed";
-  return {
-    ...base,
-    rounds: perRound.length,
-    values: { of: spread(value(of, "cpuMs")), against: spread(value(against, "cpuMs")) },
-    ratio: middle,
-    interval,
-    ratios: perRound,
-    // a profile has one clock
-    wallRatio: quantity === "productRate" ? null : median(ratios("ms")),
-    verdict,
-  };
-}
-
-/** Share of the in-run Wasm peak that the products of a side reach, counting the time of the whole step. */
-export function peakShare(result, label) {
-  if (!result.peak) return null;
-  const peak = result.peak.cpuMs.map((ms) => result.peak.flops / (1e6 * ms));
-  const rates = stepRate(result.sides[label], "cpuMs");
-  return { share: median(rates.map((rate, i) => rate / peak[i])), peak: median(peak) };
-}
-
-/** CPU time over wall time: how much of a core this process had. */
-export function busy(results) {
-  const sides = results.flatMap((r) => Object.values(r.sides));
-  return median(sides.flatMap((side) => side.ms.map((ms, i) => side.cpuMs[i] / ms)));
-}
-
-const show = (x, digits = 3) => (x >= 1000 ? x.toFixed(0) : x.toPrecision(digits));
-
-/** A ratio with its interval. */
-const showRatio = (f) => `${show(f.ratio)} [${show(f.interval[0])}, ${show(f.interval[1])}]`;
-
-function goalOf(figure) {
-  if (figure.atLeast !== undefined) return `>= ${figure.atLeast}`;
-  return figure.atMost !== undefined ? `<= ${figure.atMost}` : "";
-}
-
-/** The table in Markdown, columns aligned. */
-export function table(results) {
-  const head = ["job", "quantity", "ours", "beside", "ratio [90 % interval]", "wall", "goal", "verdict"];
-  const rows = results.flatMap((result) =>
-    result.figures.map((f) => {
-      const cells = [result.name, `${f.quantity}, ${f.unit}`];
-      if (f.verdict === "not run") return [...cells, "", f.why, "", "", goalOf(f), ""];
-      return [
-        ...cells,
-        show(f.values.of.median),
-        `${f.against}: ${show(f.values.against.median)}`,
-        showRatio(f),
-        f.wallRatio === null ? "" : show(f.wallRatio),
-        goalOf(f),
-        f.verdict === "no goal" ? "" : f.verdict,
-      ];
-    }),
-  );
-  const all = [head, ...rows];
+/** A table in Markdown, columns aligned. */
+export function table(head, rows) {
+  const all = [head, ...rows].map((row) => row.map(String));
   const width = head.map((_, i) => Math.max(3, ...all.map((row) => row[i].length)));
   const line = (row) => `| ${row.map((cell, i) => cell.padEnd(width[i])).join(" | ")} |`;
-  return [line(head), `|${width.map((w) => "-".repeat(w + 2)).join("|")}|`, ...rows.map(line)].join("\n");
+  const rule = `|${width.map((w) => "-".repeat(w + 2)).join("|")}|`;
+  return [line(all[0]), rule, ...all.slice(1).map(line)].join("\n");
 }
 
-/** What a result keeps for the file: the median of the profiles instead of all, and samples to a tenth of a microsecond. */
-export function forFile(result) {
-  const round = (values) => values.map((x) => Number(x.toFixed(4)));
-  const times = ({ ms, cpuMs }) => ({ ms: round(ms), cpuMs: round(cpuMs) });
-  return {
-    ...result,
-    sides: Object.fromEntries(
-      Object.entries(result.sides).map(([label, { profiles, ...side }]) => [
-        label,
-        {
-          ...side,
-          ...times(side),
-          nsPerStep: spread(nsPerStep(side, "cpuMs")),
-          wallNsPerStep: spread(nsPerStep(side, "ms")),
-          ...(profiles ? { profile: medianProfile(profiles) } : {}),
-        },
-      ]),
-    ),
-    peak: result.peak && { ...result.peak, ...times(result.peak) },
-  };
+/** Where a record comes from, in one line. */
+export function origin(record) {
+  const { machine, date, commit, modified, effort, seconds, python, openblas } = record;
+  const peers = [python, openblas && `OpenBLAS ${openblas}`].filter(Boolean).map((each) => `, ${each}`);
+  const source = `${(commit ?? "?").slice(0, 8)}${modified ? " with changes" : ""}`;
+  return (
+    `Node ${machine.node} (V8 ${machine.v8})${peers.join("")}, ${date.slice(0, 10)}, ${machine.cpu}, ${machine.cores} cores, commit ${source}; ` +
+    `${effort.passes * effort.rounds} rounds in ${effort.passes} passes, ${seconds} s; the measured processes had ` +
+    `${(100 * machine.busy).toFixed(0)} % of their core`
+  );
 }
 
-/** Where the time of a step goes, for every side of ours that was profiled. */
-export function profileText(result) {
-  const texts = Object.entries(result.sides).flatMap(([label, side]) => {
-    if (!side.profiles) return [];
-    const lines = medianProfile(side.profiles);
-    const R = side.replicas;
-    const step = median(nsPerStep(side, "cpuMs")) * R;
-    // a profile is of one group of replicas; the gather says how many those are
-    const group = Number(
-      /^gather .*lanes (\d+)/.exec(lines.find((l) => l.instruction.startsWith("gather"))?.instruction)?.[1] ??
-        1,
-    );
-    const groups = R === 1 ? 1 : Math.ceil(R / group);
-    const sum = groups * lines.reduce((total, l) => total + l.perStep * l.ns, 0);
-    const share = lines.reduce((total, l) => total + (l.instruction.startsWith("matmul") ? l.share : 0), 0);
-    return [
-      `${result.name}, ${label}: ${show(step)} ns per step${R > 1 ? ` of ${R} replicas in ${groups} groups` : ""}. ` +
-        `Timed alone, its instructions take ${show(sum)} ns, ${(100 * share).toFixed(0)} % of it products; ` +
-        `${show(Math.max(0, step - sum))} ns are draws, the loop and samples that are not in the cache.`,
-      ...lines.map((l) => {
-        const [percent, ns] = [(100 * l.share).toFixed(1).padStart(5), l.ns.toFixed(1).padStart(9)];
-        return `  ${percent} %  ${ns} ns  ${String(l.perStep).padStart(3)} x  ${l.stage.padEnd(6)}  ${l.instruction}`;
-      }),
-    ];
+/** Where records come from, a line each. */
+const origins = (records) => records.map((record) => `- ${origin(record)}`).join("\n");
+
+const headOf = (record) => `Node ${majorOf(record)}`;
+
+/** A row per key in the order of the first record that has it, a cell or more per record. */
+function merged(records, rowsOf, emptyCells) {
+  const maps = records.map(rowsOf);
+  const keys = [...new Set(maps.flatMap((rows) => [...rows.keys()]))];
+  return keys.map((key) => {
+    const { lead } = maps.findLast((rows) => rows.has(key)).get(key);
+    return [...lead, ...maps.flatMap((rows) => rows.get(key)?.cells ?? emptyCells)];
   });
-  return texts.join("\n");
+}
+
+/** Goals of several records side by side. */
+export function goalTable(records) {
+  const rowsOf = (record) =>
+    new Map(
+      judge(record).map((goal) => {
+        const { what, against, atMost, bound, verdict, why } = goal;
+        const beside = goal.size !== undefined || goal.rates !== undefined || atMost ? "" : (against ?? "");
+        const asked = bound === null ? "-" : `${atMost ? "<=" : ">="} ${bound}`;
+        const isExact = goal.size !== undefined;
+        const measured = why !== undefined ? "absent" : isExact ? show(goal.ratio) : showRatio(goal);
+        return [`${what}|${against}`, { lead: [what, beside], cells: [asked, measured, verdict ?? "-"] }];
+      }),
+    );
+  const heads = records.flatMap((record) => [`goal, ${variantOf(record)}`, headOf(record), "verdict"]);
+  return table(["figure", "beside", ...heads], merged(records, rowsOf, ["", "", ""]));
+}
+
+/** Times of all sides of jobs, strongest first; how many times as fast we are with the build that the record is judged by; goals. */
+export function speedTable(records, families) {
+  const rowsOf = (record) => {
+    const rows = new Map();
+    const variant = variantOf(record);
+    const judged = judge(record);
+    for (const job of record.jobs.filter(({ family }) => families.includes(family))) {
+      const ratios = new Map(
+        comparisonsOf(job)
+          .filter(({ of }) => of === `ours-${variant}`)
+          .map((each) => [each.against, each]),
+      );
+      const rank = (id) => (id.startsWith("ours") ? 0 : (ratios.get(id)?.ratio ?? Number.POSITIVE_INFINITY));
+      const ids = [...Object.keys(job.sides), ...Object.keys(job.absent)];
+      for (const id of ids.sort((a, b) => rank(a) - rank(b))) {
+        const side = job.sides[id];
+        const ratio = ratios.get(id);
+        const goal = judged.find(
+          (each) => each.job === job.name && [id, side?.kind].includes(each.against) && each.verdict !== null,
+        );
+        const asked = ratio === undefined || goal === undefined ? "" : `>= ${goal.bound}: ${goal.verdict}`;
+        const time =
+          side === undefined ? shortened(job.absent[id]) : `${showTime(side.nsPerUnit.median)} / ${job.unit}`;
+        rows.set(`${job.name}|${id}`, {
+          lead: [job.name, side?.label ?? id.replaceAll("-", " ")],
+          cells: [time, ratio === undefined ? "" : showRatio(ratio), asked],
+        });
+      }
+    }
+    return rows;
+  };
+  const heads = records.flatMap((record) => [
+    headOf(record),
+    `ours, ${variantOf(record)}, faster by`,
+    "goal",
+  ]);
+  return table(["job", "side", ...heads], merged(records, rowsOf, ["", "", ""]));
+}
+
+/** The part of a reason that a table has room for. */
+const shortened = (why) =>
+  `absent: ${why.includes("relaxed SIMD") ? "no relaxed SIMD" : why.split("\n")[0].slice(0, 80)}`;
+
+/** Shares of the peak: matrices of m by k, and the covariance updates, per build. */
+export function productTables(records) {
+  const blocks = records.flatMap((record) =>
+    record.jobs
+      .filter(({ family }) => family === "products")
+      .flatMap(({ dtype, sides, absent }) => [
+        ...Object.values(sides).map(({ variant, rates }) => ({ record, dtype, variant, rates })),
+        ...Object.values(absent).map((why) => ({ record, dtype, why })),
+      ]),
+  );
+  return blocks
+    .map(({ record, dtype, variant, rates, why }) => {
+      if (why !== undefined) return `${headOf(record)}, ${dtype}, fma: absent; ${why}`;
+      const shares = sharesOf({ rates });
+      const percent = (name) => `${(100 * shares[name].ratio).toFixed(0)} %`;
+      const products = Object.keys(shares).filter((name) => name.startsWith("matmul"));
+      const sizes = [...new Set(products.map((name) => name.split(" ").at(-1)))];
+      const matrix = sizes.map((m) => [`m = ${m}`, ...sizes.map((k) => percent(`matmul ${m} x ${k}`))]);
+      const updates = Object.keys(shares)
+        .filter((name) => name.startsWith("rank-k"))
+        .map((name) => `P = ${name.split(" ")[1]}: ${percent(name)}`);
+      const peak = show(median(rates.peak));
+      return `${headOf(record)}, ${dtype}, ${variant}: peak ${peak} GFLOP/s; rank-k covariance update ${updates.join(", ")}\n\n${table(["", ...sizes.map((k) => `k = ${k}`)], matrix)}`;
+    })
+    .join("\n\n");
+}
+
+/** Times of sides that stand for themselves: scaling, workers, experiments, start. */
+export function timeTable(records, families) {
+  const rowsOf = (record) => {
+    const rows = new Map();
+    for (const job of record.jobs.filter(({ family }) => families.includes(family)))
+      for (const [id, side] of Object.entries(job.sides))
+        rows.set(`${job.name}|${id}`, {
+          lead: [job.title, side.label],
+          cells: [`${showTime(side.nsPerUnit.median)} / ${job.unit}`],
+        });
+    return rows;
+  };
+  const rows = merged(records, rowsOf, [""]);
+  // a title stands in the first row of its job
+  const titled = rows.map(([title, ...rest], i) => [title === rows[i - 1]?.[0] ? "" : title, ...rest]);
+  return table(["what", "case", ...records.map(headOf)], titled);
+}
+
+/** Sizes of the Wasm and of the root entry. */
+export function sizeTable(records) {
+  const rowsOf = (record) =>
+    new Map(
+      Object.entries(record.sizes ?? {}).map(([name, kB]) => [
+        name,
+        { lead: [name], cells: [kB.toFixed(1)] },
+      ]),
+    );
+  return table(["kB, gzip", ...records.map(headOf)], merged(records, rowsOf, [""]));
+}
+
+const SPEED = ["sgd", "noise", "curvature", "sde", "ensemble", "normals"];
+
+/** All tables by name, from the records of a suite. */
+export const tables = {
+  bench: {
+    origin: origins,
+    goals: goalTable,
+    jobs: (records) => speedTable(records, SPEED),
+    products: productTables,
+    scaling: (records) => timeTable(records, ["scaling", "workers"]),
+    start: (records) => timeTable(records, ["start"]),
+    sizes: sizeTable,
+    experiments: (records) => timeTable(records, ["experiments"]),
+  },
+  peers: {
+    origin: origins,
+    jobs: (records) => speedTable(records, SPEED),
+  },
+};
+
+/** What a run prints: where it was, and every table that has a row. */
+export function consoleReport(record) {
+  return Object.entries(tables[suiteOf(record)])
+    .map(([name, make]) => [name, make([record])])
+    .filter(([name, text]) => name === "origin" || text.split("\n").length > 2)
+    .map(([, text]) => text)
+    .join("\n\n");
 }

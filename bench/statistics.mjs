@@ -1,7 +1,7 @@
 // Medians, spread, and how sure a median ratio is.
 import { uniforms } from "./nets.mjs";
 
-const RESAMPLES = 4000;
+const RESAMPLES = 2000;
 
 /** The q-quantile, linear between order statistics. */
 export function quantile(values, q) {
@@ -28,4 +28,22 @@ export function bootstrapInterval(values, seed = 1) {
     median(values.map(() => values[Math.floor(uniform() * values.length)])),
   );
   return [quantile(medians, 0.05), quantile(medians, 0.95)];
+}
+
+/** above[i] / below[i] for every round i: what slows a whole round cancels. Median, interval, and all of them. */
+export function ratioOf(above, below) {
+  const ratios = above.map((value, i) => value / below[i]);
+  return { ratio: median(ratios), interval: bootstrapInterval(ratios), ratios };
+}
+
+/**
+ * Does a figure reach its goal? It passes when the better end of its interval does: "reached" if the median does too, "within
+ * noise" if only that end does, else "missed".
+ *
+ * @param goal { atLeast } or { atMost }
+ */
+export function verdictOf({ ratio, interval }, { atLeast, atMost }) {
+  const reaches = (x) => (atLeast === undefined ? x <= atMost : x >= atLeast);
+  if (reaches(ratio)) return "reached";
+  return interval.some(reaches) ? "within noise" : "missed";
 }

@@ -32,7 +32,7 @@ const limits = {
 
 const dtypes = ["f64", "f32"];
 
-function gzip(bytes) {
+export function gzip(bytes) {
   return gzipSync(bytes, { level: 9 }).length / 1000;
 }
 
@@ -119,7 +119,7 @@ export async function measureSizes(matrix, { stranger, lean, installed, tarball,
 }
 
 /** kB, gzipped, of what an entry loads at once, of the Wasm that is the default, and of what waits until it is asked for. */
-async function gzipOfBundle(stranger, contents) {
+export async function gzipOfBundle(stranger, contents) {
   const { outputFiles, metafile } = await build({
     stdin: { contents, resolveDir: stranger },
     absWorkingDir: stranger,
