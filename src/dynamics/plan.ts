@@ -1,6 +1,6 @@
 import type { Key } from "../core/key.ts";
 import { PURPOSE } from "../core/key.ts";
-import { internal } from "../errors.ts";
+import { fail, internal } from "../errors.ts";
 import { meanOver } from "../graph/derive.ts";
 import { rateFields } from "../graph/instructions.ts";
 import { Planner, paddedLanes, type Real } from "../graph/layout.ts";
@@ -8,6 +8,7 @@ import { type Effect, type Instruction, lower } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
 import { type Draws, placePass, RUN_BYTES } from "../graph/program.ts";
+import { type FeedPlan, planFeed } from "../models/feed.ts";
 import type { Samples } from "../models/samples.ts";
 import { draftUpdate, type Measures, seriesOf } from "./draft.ts";
 import { chooseLanes, haveSameRates } from "./lanes.ts";
@@ -114,15 +115,43 @@ export function planRun(
   const drawLanes = byReplica ? choice.groupLanes : 1;
   const batches = setting.batches === null ? 0 : planner.take(4 * setting.batches.length);
   const windows: WindowPlan[] = [];
-  const drawsFor = (visits: Visit): Draws => {
-    if (visits === "none") return { kind: "none" };
-    if (visits === "all") return samples.allDraws;
+  const { reader } = samples;
+  const block = choice.lanes === "samples" ? choice.block : drawLanes;
+  let inOrder: FeedPlan | null = null;
+  let fromTable: FeedPlan | null = null;
+  /** How a pass finds its samples, and where their records are. */
+  const walkOver = (visits: Visit): { draws: Draws; data: number | undefined } => {
+    const fed = (draws: Exclude<Draws, { kind: "none" }>, feed: FeedPlan | null) =>
+      feed === null
+        ? { draws, data: undefined }
+        : { draws: { ...draws, feed: feed.address }, data: feed.data };
+    if (visits === "none") return { draws: { kind: "none" }, data: undefined };
+    if (visits === "all") {
+      if (reader === null) return { draws: samples.allDraws, data: undefined };
+      if (samples.coupled)
+        fail(
+          "unsupported",
+          scheme.name,
+          "a loss with batch ops needs all samples of a pass in memory at once",
+          "all of data that a function reads",
+          "Use minibatches, or give the data as arrays.",
+        );
+      const sizes = { block, most: samples.N, end: 4 * samples.N };
+      inOrder ??= planFeed(planner, reader, samples.recordBytes, "inOrder", sizes);
+      return fed({ kind: "all", table: 0 }, inOrder);
+    }
     const number = visits === "batch" ? 0 : 1;
-    if (batches !== 0)
-      return { kind: "table", table: batches + 4 * S * number, rowBytes: 4 * S * scheme.batches };
-    if (samples.isFresh) return { kind: "none" };
-    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number);
-    return { kind: "window", window: windows[number].address, strideBytes: 4 * drawLanes };
+    if (batches !== 0) {
+      const given = setting.batches!.length;
+      const sizes = { block, most: given, end: batches + 4 * given };
+      if (reader !== null) fromTable ??= planFeed(planner, reader, samples.recordBytes, "drawn", sizes);
+      const table = batches + 4 * S * number;
+      return fed({ kind: "table", table, rowBytes: 4 * S * scheme.batches }, fromTable);
+    }
+    if (samples.isFresh) return { draws: { kind: "none" }, data: undefined };
+    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number, block);
+    const window = windows[number];
+    return fed({ kind: "window", window: window.address, strideBytes: 4 * drawLanes }, window.feed);
   };
   const sharedIn = (visits: Visit) => visits === "all" || visits === "none" || setting.batches !== null;
   const weights = noise === 0 ? 0 : values((samples.N + 1) * ld);
@@ -224,21 +253,23 @@ export function planRun(
       for (const { n, at, noise: to } of blocks)
         closing.push({ name: "copy", values: { dst: to, a: factor.dst + at, n } });
     }
-    const source = samples.source(count, sharedIn(draft.visits), setting.labelNoise);
+    const { draws, data } = walkOver(draft.visits);
+    const source = samples.source(count, sharedIn(draft.visits), setting.labelNoise, data);
     const pass = lower(effects, { ...shape, params, weights, opening, closing, source });
     const purpose = draft.visits === "second" ? PURPOSE.freshSecond : PURPOSE.fresh;
-    return placePass(planner, pass, drawsFor(draft.visits), purpose);
+    return placePass(planner, pass, draws, purpose);
   };
   const passes = build.passes.map(lowerPass);
 
   // mean loss of the batch the next step uses: recorded, or asked for when a run diverges
   const first = build.passes[0]?.visits ?? "all";
   const lossOfBatch = meanOver(samples.lossIn(S, setting.labelNoise), S);
-  const batchSource = samples.source(S, sharedIn(first), setting.labelNoise);
+  const firstWalk = walkOver(first);
+  const batchSource = samples.source(S, sharedIn(first), setting.labelNoise, firstWalk.data);
   const lossPass = placePass(
     planner,
     lower([{ kind: "record", value: lossOfBatch, slot: 0 }], { ...shape, source: batchSource }),
-    drawsFor(first),
+    firstWalk.draws,
     PURPOSE.fresh,
   );
 
@@ -264,14 +295,17 @@ export function planRun(
     }
     slot += s.entries * choice.groupLanes;
   }
+  const probeWalk = walkOver(measures.loss === null ? "none" : whole ? "all" : first);
   const probeSource =
-    measures.loss === null ? samples.source(0, true) : whole ? samples.source(samples.N, true) : batchSource;
-  const probeDraws =
-    measures.loss === null ? ({ kind: "none" } as const) : whole ? samples.allDraws : drawsFor(first);
+    measures.loss === null
+      ? samples.source(0, true)
+      : whole
+        ? samples.source(samples.N, true, null, probeWalk.data)
+        : batchSource;
   const probePass = placePass(
     planner,
     lower(probeEffects, { ...shape, source: probeSource }),
-    probeDraws,
+    probeWalk.draws,
     PURPOSE.fresh,
   );
 
@@ -343,6 +377,7 @@ export function planRun(
     lossTrace,
     streams,
     windows,
+    feeds: [inOrder, fromTable, ...windows.map((w) => w.feed)].filter((f): f is FeedPlan => f !== null),
     batches,
     normals,
     constants,

@@ -1,11 +1,14 @@
 import type { Arena, RealArray, Region } from "../core/arena.ts";
 import type { Key } from "../core/key.ts";
+import { now, type Steps } from "../core/steps.ts";
+import { internal } from "../errors.ts";
 import { Planner } from "../graph/layout.ts";
 import { type Effect, lower, type Source } from "../graph/lower.ts";
 import type { Block } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { type Draws, installPass, placePass, RUN_BYTES, writeConstants, writeRun } from "../graph/program.ts";
 import type { Core } from "../wasm/module.ts";
+import type { Feed } from "./feed.ts";
 
 /** What everything that computes needs: the instance and its memory. */
 export interface Host {
@@ -23,6 +26,8 @@ export interface EvaluationSpec {
   readonly source: Source;
   /** Which records are read; "chosen" before every run, by `choose`. */
   readonly draws: Draws | "chosen";
+  /** Brings the samples, where they are not in memory. */
+  readonly feed?: Feed | null;
   /** Samples per block. */
   readonly block: number;
   /** Writes the effects; `take` reserves room for results. */
@@ -38,6 +43,7 @@ export class Evaluation {
   readonly #theta: readonly { readonly block: Block; readonly address: number }[];
   readonly #extra: readonly { readonly size: number; readonly address: number }[];
   readonly #table: number;
+  readonly #feed: Feed | null;
   /** Result addresses, in the order they were taken. */
   readonly results: readonly number[];
 
@@ -75,6 +81,7 @@ export class Evaluation {
       return { bytes: planner.end - base, run, theta, extra, table, results, constants, placed };
     });
     this.#host = host;
+    this.#feed = spec.feed ?? null;
     this.#region = region;
     this.#run = plan.run;
     this.#theta = plan.theta;
@@ -102,6 +109,11 @@ export class Evaluation {
 
   /** Runs the pass at a theta; samples drawn fresh use the key, purpose and step. */
   run(theta: ArrayLike<number> | null, draw?: { key: Key; purpose: number; step?: number }): void {
+    now(this.walk(theta, draw));
+  }
+
+  /** The same where samples may have to be waited for; one walk over a feed at a time. */
+  *walk(theta: ArrayLike<number> | null, draw?: { key: Key; purpose: number; step?: number }): Steps<void> {
     const { arena, core } = this.#host;
     if (theta !== null) {
       for (const { block, address } of this.#theta) {
@@ -115,7 +127,10 @@ export class Evaluation {
       FRESH_PURPOSE: draw?.purpose ?? 0,
       STEP: draw?.step ?? 0,
     });
-    core.exports.evaluate(this.#run, this.#pass);
+    while (core.exports.evaluate(this.#run, this.#pass) !== 0) {
+      if (this.#feed === null) internal("evaluate", "a pass waits for samples that nobody brings");
+      yield* this.#feed.fill();
+    }
   }
 
   /** Copies a result out. */

@@ -7,7 +7,7 @@ import { Evaluation, type Host } from "./evaluate.ts";
 import type { Samples } from "./samples.ts";
 
 /** Samples side by side in one block of a pass outside any run. */
-const BLOCK = 64;
+export const BLOCK = 64;
 /** Passes that are kept: each generator whose noise power is asked for has its own. */
 const KEPT_PASSES = 64;
 
@@ -113,6 +113,7 @@ export class Measure {
       ...(extra === undefined ? {} : { extra }),
       source,
       draws: chosen ? "chosen" : this.samples.allDraws,
+      feed: this.samples.feed,
       block: BLOCK,
       effects: (take) => effects(take, source),
     });

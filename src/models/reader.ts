@@ -1,0 +1,107 @@
+import type { RealArray } from "../core/arena.ts";
+import type { Steps } from "../core/steps.ts";
+import { checkInteger, checkKnown, checkNumber, fail, show } from "../errors.ts";
+import type { Model } from "../graph/model.ts";
+import { flatten, isRecord } from "../graph/parse.ts";
+
+/** Some samples: an array per input, one sample after the other, nested or flat row-major, typed or not. */
+export type Columns = Readonly<Record<string, unknown>>;
+
+/**
+ * Data that are read on the way, for sets that do not fit into memory or should not be copied.
+ *
+ * @example
+ * const constant = { N: 1e6, read: (start: number, count: number) => ({ x: new Float32Array(3 * count).fill(1), y: new Float32Array(2 * count) }) };
+ * (await engine.problem(net, constant).loss(new Array(20).fill(0.5))) // 18; |U W 1|^2
+ */
+export interface Reader {
+  /** Number of samples, at most 1,000,000,000. */
+  readonly N: number;
+  /**
+   * Samples start, ..., start + count - 1, at once or by a promise: `count` of each input, and the same numbers every time. What it
+   * throws reaches whoever asked for a result.
+   */
+  read(start: number, count: number): Columns | Promise<Columns>;
+  /** Bytes of samples kept in memory at a time, per walk over the data; 16 MiB when absent. It changes speed, and no bit. */
+  readonly bufferBytes?: number;
+}
+
+const MAX_SAMPLES = 1_000_000_000;
+const BUFFER_BYTES = 16 * 1024 * 1024;
+const MAX_BUFFER_BYTES = 2_147_483_648;
+/** What is kept beside each sample that is drawn: its number, its place, and lists to find them. */
+const DRAW_BYTES = 32;
+/** Values of one call of read. */
+const READ_VALUES = 131_072;
+
+/** Whether data are given by a function: an object with a `read` that is one. */
+export function isReader(data: unknown): data is Reader {
+  return isRecord(data) && typeof data["read"] === "function";
+}
+
+/** The samples of a reader as records, all inputs of a sample side by side. */
+export class Records {
+  readonly N: number;
+  readonly bufferBytes: number;
+  /** Samples a call of read is asked for at most: 1 MiB of numbers. */
+  readonly portion: number;
+  readonly #read: Reader["read"];
+  readonly #model: Model;
+
+  constructor(model: Model, reader: Reader) {
+    const where = "problem: data";
+    // an object of a class may have fields of its own
+    if (Object.getPrototypeOf(reader) === Object.prototype)
+      checkKnown(where, reader, ["N", "read", "bufferBytes"]);
+    this.N = checkInteger(where, "N", reader.N, 1, MAX_SAMPLES);
+    this.bufferBytes = checkNumber(
+      where,
+      "bufferBytes",
+      reader.bufferBytes === undefined ? BUFFER_BYTES : reader.bufferBytes,
+      1,
+      MAX_BUFFER_BYTES,
+    );
+    this.#read = (start, count) => reader.read(start, count);
+    this.#model = model;
+    this.portion = Math.max(1, Math.floor(READ_VALUES / Math.max(1, model.recordSize)));
+  }
+
+  /** Samples that fit into the buffer. */
+  room(recordBytes: number): number {
+    return Math.max(1, Math.floor(this.bufferBytes / (recordBytes + DRAW_BYTES)));
+  }
+
+  /** Calls read and checks what comes: flat columns in the order of the model's inputs. */
+  *columns(start: number, count: number): Steps<RealArray[]> {
+    const result = this.#read(start, count);
+    const given = isThenable(result) ? yield Promise.resolve(result) : result;
+    const where = `problem: data.read(${start}, ${count})`;
+    const { inputs } = this.#model;
+    if (!isRecord(given)) {
+      const names = inputs.map((i) => i.name).join(", ");
+      return fail("shape", where, `must return arrays { ${names} }, or a promise of them`, show(given));
+    }
+    for (const key of Object.keys(given))
+      if (!inputs.some((i) => i.name === key)) {
+        const names = inputs.map((i) => i.name).join(", ") || "none";
+        fail("name", where, `the inputs of the model are ${names}`, show(key));
+      }
+    return inputs.map(({ name, shape, size }) => {
+      const value = Object.hasOwn(given, name) ? given[name] : undefined;
+      if (value === undefined)
+        return fail(
+          "name",
+          where,
+          `must return input ${name}, ${count} samples of shape [${shape.join(", ")}]`,
+          "nothing",
+        );
+      if ((value instanceof Float64Array || value instanceof Float32Array) && value.length === count * size)
+        return value;
+      return flatten(`${where}.${name}`, value, count * size, [count, ...shape]);
+    });
+  }
+}
+
+function isThenable(value: unknown): value is Promise<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
+}
