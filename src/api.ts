@@ -70,11 +70,12 @@ export type {
   GroupOptions,
   OrbitEquilibrium,
 } from "./problem/equilibria.ts";
+export type { Measured, MemoryPlan, PlanEstimate } from "./problem/memory.ts";
 export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
 export type { ReportOptions } from "./problem/report.ts";
 export type { ReadingNoiseOptions, ReadingOptions, StreamedProblem } from "./problem/streamed.ts";
 export type { MatrixFlow } from "./problem/symmetries.ts";
-export type { PlanEstimate, Problem } from "./problem.ts";
+export type { Problem } from "./problem.ts";
 export type { DataSpec, RunSpec } from "./spec.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
 export type { Share, SpectralDensity } from "./stats/density.ts";

@@ -309,8 +309,25 @@ export function planRun(
     PURPOSE.fresh,
   );
 
+  const walks = [inOrder, fromTable] as (FeedPlan | null)[];
+  const feeds = [...walks, ...windows.map((w) => w.feed)].filter((f) => f !== null);
+  const size64 = (n: number) => Math.ceil(n / 64) * 64;
+  const perSample = [weights && (samples.N + 1) * ld, setting.normals?.length ?? 0];
+  const factors = factor === null ? 0 : samples.N * size;
+  const parts = {
+    state: (choice.groups > 1 ? 1 + 2 * choice.groups : 2) * stateBytes,
+    samples:
+      windows.reduce((n, w) => n + w.bytes, 0) +
+      walks.reduce((n, f) => n + (f?.bytes ?? 0), 0) +
+      [...perSample, factors].reduce((n, count) => n + size64(count * real.bytes), 0) +
+      size64(4 * (setting.batches?.length ?? 0)),
+    trace: size64(recordBytes * choice.groups * traceRecords),
+  };
+
   return {
     bytes: planner.end - base,
+    /** Parts of it; what is left holds values of a block, gradients and the program. */
+    parts,
     choice,
     ld,
     run,
@@ -377,7 +394,7 @@ export function planRun(
     lossTrace,
     streams,
     windows,
-    feeds: [inOrder, fromTable, ...windows.map((w) => w.feed)].filter((f): f is FeedPlan => f !== null),
+    feeds,
     batches,
     normals,
     constants,

@@ -16,6 +16,7 @@ export interface WindowPlan {
   readonly distinct: number;
   /** Brings the drawn samples, where they are not in memory: the window then holds their numbers. */
   readonly feed: FeedPlan | null;
+  readonly bytes: number;
 }
 
 /**
@@ -32,6 +33,7 @@ export function planWindow(
   block: number,
 ): WindowPlan {
   const { N } = samples;
+  const start = planner.mark();
   const address = planner.take(4 * drawFields.length);
   const isEpoch = sampling === "epochs";
   const epoch = isEpoch ? Math.floor(N / S) : 0;
@@ -53,6 +55,7 @@ export function planWindow(
     address,
     distinct,
     feed,
+    bytes: planner.mark() - start,
     fields: {
       WINDOW: window,
       WINDOW_UPDATES: updates,

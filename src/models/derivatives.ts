@@ -8,7 +8,7 @@ import { describe, isSampleValue, type Node, reachable } from "../graph/node.ts"
 import { scale } from "../graph/ops.ts";
 import { substitute } from "../graph/substitute.ts";
 import type { Evaluation } from "./evaluate.ts";
-import type { Measure } from "./measure.ts";
+import type { Measure, Recipe } from "./measure.ts";
 
 /** Vectors of parameter space, flat [count][P]; entries of untrainable blocks are left out of account. */
 type Vectors = ArrayLike<number>;
@@ -107,18 +107,26 @@ export function jacobianVector(measure: Measure, theta: ArrayLike<number>, v: Ve
   return pass.read(0, measure.N);
 }
 
+export const lossRecipe = (measure: Measure): Recipe => ({
+  effects: (take) => [{ kind: "output", value: meanOver(measure.loss, measure.N), address: take(1) }],
+});
+
 /** Mean loss over the samples. */
 export const meanLoss = (measure: Measure, theta: ArrayLike<number>): number =>
   now(lossSteps(measure, theta));
 
 /** The same where samples may have to be waited for. */
 export function* lossSteps(measure: Measure, theta: ArrayLike<number>): Steps<number> {
-  const pass = measure.pass("loss", () => ({
-    effects: (take) => [{ kind: "output", value: meanOver(measure.loss, measure.N), address: take(1) }],
-  }));
+  const pass = measure.pass("loss", () => lossRecipe(measure));
   yield* pass.walk(theta);
   return pass.read(0, 1)[0]!;
 }
+
+export const lossesRecipe = (measure: Measure): Recipe => ({
+  effects: (take) => [
+    { kind: "storeSamples", value: measure.loss, address: take(measure.N), stride: 1, offset: 0 },
+  ],
+});
 
 /** Loss of every sample, N values. */
 export const losses = (measure: Measure, theta: ArrayLike<number>): RealArray =>
@@ -126,13 +134,20 @@ export const losses = (measure: Measure, theta: ArrayLike<number>): RealArray =>
 
 /** The same where samples may have to be waited for. */
 export function* lossesSteps(measure: Measure, theta: ArrayLike<number>): Steps<RealArray> {
-  const pass = measure.pass("losses", () => ({
-    effects: (take) => [
-      { kind: "storeSamples", value: measure.loss, address: take(measure.N), stride: 1, offset: 0 },
-    ],
-  }));
+  const pass = measure.pass("losses", () => lossesRecipe(measure));
   yield* pass.walk(theta);
   return pass.read(0, measure.N);
+}
+
+export function gradientRecipe(measure: Measure): Recipe {
+  const weight = measure.model.graph.number(1 / measure.N);
+  return {
+    effects: (take) =>
+      gradient(measure.loss, measure.leaves, weight, measure.N).flatMap((value, i): Effect[] => {
+        const address = take(measure.trainable[i]!.size);
+        return value === null ? [] : [{ kind: "output", value, address }];
+      }),
+  };
 }
 
 /** The gradient of the mean loss, P values. */
@@ -142,14 +157,7 @@ export const meanGradient = (measure: Measure, theta: ArrayLike<number>): Float6
 /** The same where samples may have to be waited for. */
 export function* gradientSteps(measure: Measure, theta: ArrayLike<number>): Steps<Float64Array> {
   const out = new Float64Array(measure.P);
-  const weight = measure.model.graph.number(1 / measure.N);
-  const pass = measure.pass("gradient", () => ({
-    effects: (take) =>
-      gradient(measure.loss, measure.leaves, weight, measure.N).flatMap((value, i): Effect[] => {
-        const address = take(measure.trainable[i]!.size);
-        return value === null ? [] : [{ kind: "output", value, address }];
-      }),
-  }));
+  const pass = measure.pass("gradient", () => gradientRecipe(measure));
   yield* pass.walk(theta);
   for (const [i, block] of measure.trainable.entries()) pass.readInto(out, block.offset, i, block.size);
   return out;

@@ -34,6 +34,43 @@ export interface EvaluationSpec {
   readonly effects: (take: (values: number) => number) => readonly Effect[];
 }
 
+/** Lays a pass out from a base address. */
+function planEvaluation(core: Core, spec: EvaluationSpec, base: number) {
+  const planner = new Planner(base);
+  const run = planner.take(RUN_BYTES);
+  const values = (n: number) => planner.take((n + core.real.perRegister) * core.real.bytes);
+  const theta = spec.params.map(({ node, block }) => ({ node, block, address: values(block.size) }));
+  const extra = (spec.extra ?? []).map(({ node, size }) => ({ node, size, address: values(size) }));
+  const table = spec.draws === "chosen" ? planner.take(4 * spec.source.samples) : 0;
+  const results: number[] = [];
+  const effects = spec.effects((n) => {
+    const address = values(n);
+    results.push(address);
+    return address;
+  });
+  const constants = new Map<number, Node>();
+  const pass = lower(effects, {
+    real: core.real,
+    lanes: "samples",
+    replicas: 1,
+    block: spec.block,
+    fuse: true,
+    decays: false,
+    sameRates: true,
+    source: spec.source,
+    params: new Map([...theta, ...extra].map((t) => [t.node, t.address])),
+    constant: (node, address) => constants.set(address, node),
+    planner,
+  });
+  const draws = spec.draws === "chosen" ? { kind: "all" as const, table } : spec.draws;
+  const placed = placePass(planner, pass, draws);
+  return { bytes: planner.end - base, run, theta, extra, table, results, constants, placed };
+}
+
+/** Wasm memory of a pass, before it is made. */
+export const evaluationBytes = (core: Core, spec: EvaluationSpec): number =>
+  planEvaluation(core, spec, 0).bytes;
+
 /** One pass made ready: theta in, results out, any number of times. */
 export class Evaluation {
   readonly #host: Host;
@@ -49,37 +86,7 @@ export class Evaluation {
 
   constructor(host: Host, spec: EvaluationSpec) {
     const { core, arena } = host;
-    const { region, plan } = arena.reserve(spec.where, (base) => {
-      const planner = new Planner(base);
-      const run = planner.take(RUN_BYTES);
-      const values = (n: number) => planner.take((n + core.real.perRegister) * core.real.bytes);
-      const theta = spec.params.map(({ node, block }) => ({ node, block, address: values(block.size) }));
-      const extra = (spec.extra ?? []).map(({ node, size }) => ({ node, size, address: values(size) }));
-      const table = spec.draws === "chosen" ? planner.take(4 * spec.source.samples) : 0;
-      const results: number[] = [];
-      const effects = spec.effects((n) => {
-        const address = values(n);
-        results.push(address);
-        return address;
-      });
-      const constants = new Map<number, Node>();
-      const pass = lower(effects, {
-        real: core.real,
-        lanes: "samples",
-        replicas: 1,
-        block: spec.block,
-        fuse: true,
-        decays: false,
-        sameRates: true,
-        source: spec.source,
-        params: new Map([...theta, ...extra].map((t) => [t.node, t.address])),
-        constant: (node, address) => constants.set(address, node),
-        planner,
-      });
-      const draws = spec.draws === "chosen" ? { kind: "all" as const, table } : spec.draws;
-      const placed = placePass(planner, pass, draws);
-      return { bytes: planner.end - base, run, theta, extra, table, results, constants, placed };
-    });
+    const { region, plan } = arena.reserve(spec.where, (base) => planEvaluation(core, spec, base));
     this.#host = host;
     this.#feed = spec.feed ?? null;
     this.#region = region;

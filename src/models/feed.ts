@@ -23,6 +23,9 @@ export interface FeedPlan {
   readonly slots: number;
   /** Where the table of draws ends that is known from the start. */
   readonly end: number;
+  /** Wasm memory of all that, and what the host keeps beside it. */
+  readonly bytes: number;
+  readonly hostBytes: number;
 }
 
 /**
@@ -41,15 +44,22 @@ export function planFeed(
 ): FeedPlan {
   const draws = Math.min(sizes.most, Math.max(sizes.block, records.room(recordBytes)));
   const slots = Math.min(records.N, draws);
+  const start = planner.mark();
+  const address = planner.take(4 * feedFields.length);
+  const offsets = planner.take(4 * draws);
+  // a register is read beyond the last record
+  const data = planner.take(slots * recordBytes + 64);
+  const lists = kind === "drawn" ? 8 * draws + 16 * slots : 0;
   return {
     kind,
-    address: planner.take(4 * feedFields.length),
-    offsets: planner.take(4 * draws),
+    address,
+    offsets,
     draws,
-    // a register is read beyond the last record
-    data: planner.take(slots * recordBytes + 64),
+    data,
     slots,
     end: sizes.end,
+    bytes: planner.mark() - start,
+    hostBytes: lists + records.portionBytes,
   };
 }
 

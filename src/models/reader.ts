@@ -63,12 +63,18 @@ export class Records {
     );
     this.#read = (start, count) => reader.read(start, count);
     this.#model = model;
-    this.portion = Math.max(1, Math.floor(READ_VALUES / Math.max(1, model.recordSize)));
+    const portion = Math.floor(READ_VALUES / Math.max(1, model.recordSize));
+    this.portion = Math.max(1, Math.min(this.N, portion));
   }
 
   /** Samples that fit into the buffer. */
   room(recordBytes: number): number {
     return Math.max(1, Math.floor(this.bufferBytes / (recordBytes + DRAW_BYTES)));
+  }
+
+  /** Bytes of what one call of read returns, in f64. */
+  get portionBytes(): number {
+    return 8 * this.portion * this.#model.recordSize;
   }
 
   /** Calls read and checks what comes: flat columns in the order of the model's inputs. */

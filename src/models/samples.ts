@@ -442,6 +442,11 @@ export class Samples {
     return this.#model.recordSize * this.#host.core.real.bytes;
   }
 
+  /** Wasm memory of the samples, or of the buffer that passes outside any run read them through. */
+  get bytes(): number {
+    return this.#region?.bytes ?? 0;
+  }
+
   get isFresh(): boolean {
     return this.#fresh !== null;
   }

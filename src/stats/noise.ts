@@ -10,12 +10,13 @@ import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph
 import {
   chooseRows,
   chunkRows,
+  gradientRecipe,
   gradientSteps,
   gradientsPass,
   mapVectors,
   meanGradient,
 } from "../models/derivatives.ts";
-import type { Measure } from "../models/measure.ts";
+import type { Measure, Recipe } from "../models/measure.ts";
 import { type Estimate, exact, meanOf } from "./estimate.ts";
 import type { Control } from "./operator.ts";
 
@@ -53,6 +54,38 @@ export const squaredNorm =
 const byBlock = (measure: Measure, nodes: readonly (Node | null)[]) => (name: string) =>
   nodes[measure.trainable.findIndex((b) => b.name === name)] ?? null;
 
+function structuredRecipe(measure: Measure, form: Form): Recipe {
+  const one = measure.model.graph.number(1);
+  return {
+    effects: (take) => {
+      const each = byBlock(measure, measure.sampleGradients);
+      // with the seed 1 of the gradients per sample, so that they share the way back
+      const sums = gradient(measure.loss, measure.leaves, one, measure.N);
+      const mean = byBlock(
+        measure,
+        sums.map((g) => g && scale(g, 1 / measure.N)),
+      );
+      const acted = new Set<string>();
+      const second = form((name) => {
+        const g = each(name);
+        if (g !== null) acted.add(name);
+        return g;
+      }, structured);
+      const first = form(mean, plain);
+      if (second === null || first === null) return [];
+      const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
+      return [
+        output(meanOver(second, measure.N)),
+        output(first),
+        ...[...acted].flatMap((name) => {
+          const [g, m] = [each(name)!, mean(name)!];
+          return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
+        }),
+      ];
+    },
+  };
+}
+
 /**
  * Tr[Sigma A] = (1/N) sum_n g_n^T A g_n - gbar^T A gbar over all samples of a set, for the form of A.
  *
@@ -71,35 +104,7 @@ function* noiseForm(
   method?: NoiseMethod,
 ): Steps<number> {
   if (method !== "streamed") {
-    const one = measure.model.graph.number(1);
-    const pass = measure.pass(`${key}, structured`, () => ({
-      effects: (take) => {
-        const each = byBlock(measure, measure.sampleGradients);
-        // with the seed 1 of the gradients per sample, so that they share the way back
-        const sums = gradient(measure.loss, measure.leaves, one, measure.N);
-        const mean = byBlock(
-          measure,
-          sums.map((g) => g && scale(g, 1 / measure.N)),
-        );
-        const acted = new Set<string>();
-        const second = form((name) => {
-          const g = each(name);
-          if (g !== null) acted.add(name);
-          return g;
-        }, structured);
-        const first = form(mean, plain);
-        if (second === null || first === null) return [];
-        const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
-        return [
-          output(meanOver(second, measure.N)),
-          output(first),
-          ...[...acted].flatMap((name) => {
-            const [g, m] = [each(name)!, mean(name)!];
-            return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
-          }),
-        ];
-      },
-    }));
+    const pass = measure.pass(`${key}, structured`, () => structuredRecipe(measure, form));
     yield* pass.walk(theta);
     const read = pass.results.map((_, i) => pass.read(i, 1)[0]!);
     const [second = 0, first = 0, ...norms] = read;
@@ -151,6 +156,26 @@ export function rawTerms(measure: Measure, key: string, theta: ArrayLike<number>
   return pass.read(0, measure.N);
 }
 
+function centredRecipe(measure: Measure, form: Form): Recipe {
+  const means = () => measure.vectorLeaves(0);
+  return {
+    extra: means(),
+    effects: (take) => {
+      const address = take(measure.N);
+      const centred = measure.sampleGradients.map((g, i) => (g === null ? null : sub(g, means()[i]!.node)));
+      const value = form(byBlock(measure, centred), plain);
+      return value === null ? [] : [{ kind: "storeSamples", value, address, stride: 1, offset: 0 }];
+    },
+  };
+}
+
+/** Passes of `noiseEstimate` over a whole set: the second and third only where the first loses too many digits. */
+export const noiseRecipes = (measure: Measure, form: Form): Recipe[] => [
+  structuredRecipe(measure, form),
+  gradientRecipe(measure),
+  centredRecipe(measure, form),
+];
+
 /** (g_n - gbar)^T A (g_n - gbar) of every sample, N values. */
 function* centredTerms(
   measure: Measure,
@@ -159,16 +184,7 @@ function* centredTerms(
   form: Form,
 ): Steps<RealArray> {
   const mean = yield* gradientSteps(measure, theta);
-  const means = () => measure.vectorLeaves(0);
-  const pass = measure.pass(`${key}, centred`, () => ({
-    extra: means(),
-    effects: (take) => {
-      const address = take(measure.N);
-      const centred = measure.sampleGradients.map((g, i) => (g === null ? null : sub(g, means()[i]!.node)));
-      const value = form(byBlock(measure, centred), plain);
-      return value === null ? [] : [{ kind: "storeSamples", value, address, stride: 1, offset: 0 }];
-    },
-  }));
+  const pass = measure.pass(`${key}, centred`, () => centredRecipe(measure, form));
   for (const [i, block] of measure.trainable.entries()) pass.set(i, mean, block.offset);
   yield* pass.walk(theta);
   return pass.read(0, measure.N);
