@@ -44,7 +44,7 @@ export {
 } from "./models/layers.ts";
 export { type Loss, losses } from "./models/losses.ts";
 export { MomentMatched, momentMatched } from "./models/moment-matched.ts";
-export type { Columns, Reader } from "./models/reader.ts";
+export type { Columns, Reader, Room } from "./models/reader.ts";
 export {
   type AttentionModelOptions,
   type EmbeddingOptions,

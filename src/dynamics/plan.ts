@@ -137,19 +137,19 @@ export function planRun(
           "Use minibatches, or give the data as arrays.",
         );
       const sizes = { block, most: samples.N, end: 4 * samples.N };
-      inOrder ??= planFeed(planner, reader, samples.recordBytes, "inOrder", sizes);
+      inOrder ??= planFeed(planner, reader, real, samples.recordBytes, "inOrder", sizes);
       return fed({ kind: "all", table: 0 }, inOrder);
     }
     const number = visits === "batch" ? 0 : 1;
     if (batches !== 0) {
       const given = setting.batches!.length;
       const sizes = { block, most: given, end: batches + 4 * given };
-      if (reader !== null) fromTable ??= planFeed(planner, reader, samples.recordBytes, "drawn", sizes);
+      if (reader !== null) fromTable ??= planFeed(planner, reader, real, samples.recordBytes, "drawn", sizes);
       const table = batches + 4 * S * number;
       return fed({ kind: "table", table, rowBytes: 4 * S * scheme.batches }, fromTable);
     }
     if (samples.isFresh) return { draws: { kind: "none" }, data: undefined };
-    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number, block);
+    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number, block, real);
     const window = windows[number];
     return fed({ kind: "window", window: window.address, strideBytes: 4 * drawLanes }, window.feed);
   };

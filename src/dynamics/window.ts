@@ -1,7 +1,7 @@
 import { PURPOSE } from "../core/key.ts";
 import { internal } from "../errors.ts";
 import { drawFields } from "../graph/instructions.ts";
-import type { Planner } from "../graph/layout.ts";
+import type { Planner, Real } from "../graph/layout.ts";
 import { type FeedPlan, planFeed } from "../models/feed.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Setting } from "./options.ts";
@@ -31,6 +31,7 @@ export function planWindow(
   lanes: number,
   number: number,
   block: number,
+  real: Real,
 ): WindowPlan {
   const { N } = samples;
   const start = planner.mark();
@@ -50,7 +51,7 @@ export function planWindow(
   const feed =
     reader === null
       ? null
-      : planFeed(planner, reader, recordBytes, "drawn", { block, most: draws * lanes, end: 0 });
+      : planFeed(planner, reader, real, recordBytes, "drawn", { block, most: draws * lanes, end: 0 });
   return {
     address,
     distinct,

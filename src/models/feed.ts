@@ -2,11 +2,11 @@ import type { RealArray } from "../core/arena.ts";
 import type { Steps } from "../core/steps.ts";
 import { fail } from "../errors.ts";
 import { feedFields } from "../graph/instructions.ts";
-import type { Planner } from "../graph/layout.ts";
+import type { Planner, Real } from "../graph/layout.ts";
 import type { Model } from "../graph/model.ts";
 import { writeFields } from "../graph/program.ts";
 import type { Host } from "./evaluate.ts";
-import type { Records } from "./reader.ts";
+import type { Records, Room } from "./reader.ts";
 
 /** What a feed brings: all samples in ascending order, or those that were drawn. */
 export type FeedKind = "inOrder" | "drawn";
@@ -38,6 +38,7 @@ export interface FeedPlan {
 export function planFeed(
   planner: Planner,
   records: Records,
+  real: Real,
   recordBytes: number,
   kind: FeedKind,
   sizes: { readonly block: number; readonly most: number; readonly end: number },
@@ -59,7 +60,7 @@ export function planFeed(
     slots,
     end: sizes.end,
     bytes: planner.mark() - start,
-    hostBytes: lists + records.portionBytes,
+    hostBytes: lists + records.roomBytes(real),
   };
 }
 
@@ -69,6 +70,8 @@ export class Feed {
   readonly #host: Host;
   readonly #model: Model;
   readonly #records: Records;
+  /** Null while a read may fill it: one that was abandoned may do so later. */
+  #room: Room | null;
   /** Numbers of the drawn records that are in memory, ascending, and the slot of each. */
   #held = new Uint32Array(0);
   #slots = new Uint32Array(0);
@@ -77,6 +80,7 @@ export class Feed {
     this.#host = host;
     this.#model = model;
     this.#records = records;
+    this.#room = records.makeRoom(host);
     this.plan = plan;
     const { arena } = host;
     writeFields(arena, plan.address, feedFields, { FEED_OFFSETS: plan.offsets, FEED_END: plan.end });
@@ -109,11 +113,19 @@ export class Feed {
     this.#set("FEED_TO", from + 4 * count);
   }
 
+  *#columns(start: number, count: number): Steps<readonly RealArray[]> {
+    const room = this.#room ?? this.#records.makeRoom(this.#host);
+    this.#room = null;
+    const columns = yield* this.#records.columns(start, count, room);
+    this.#room = room;
+    return columns;
+  }
+
   *#readInOrder(first: number, count: number): Steps<void> {
     const { portion } = this.#records;
     for (let done = 0; done < count; done += portion) {
       const n = Math.min(portion, count - done);
-      const columns = yield* this.#records.columns(first + done, n);
+      const columns = yield* this.#columns(first + done, n);
       this.#write(done, columns, 0, n, first + done);
     }
   }
@@ -132,7 +144,7 @@ export class Feed {
         const span = held[missing[end]!]! - first + 1;
         if (span > this.#records.portion || span > 2 * (end - i + 1)) break;
       }
-      const columns = yield* this.#records.columns(first, held[missing[end - 1]!]! - first + 1);
+      const columns = yield* this.#columns(first, held[missing[end - 1]!]! - first + 1);
       for (; i < end; i++) {
         const at = missing[i]!;
         this.#write(slots[at]!, columns, held[at]! - first, 1, held[at]!);

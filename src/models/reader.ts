@@ -1,8 +1,13 @@
 import type { RealArray } from "../core/arena.ts";
 import type { Steps } from "../core/steps.ts";
 import { checkInteger, checkKnown, checkNumber, fail, show } from "../errors.ts";
+import type { Real } from "../graph/layout.ts";
 import type { Model } from "../graph/model.ts";
 import { flatten, isRecord } from "../graph/parse.ts";
+import type { Host } from "./evaluate.ts";
+
+/** Arrays by input name that `read` may fill. */
+export type Room = Readonly<Record<string, RealArray>>;
 
 /** Some samples: an array per input, one sample after the other, nested or flat row-major, typed or not. */
 export type Columns = Readonly<Record<string, unknown>>;
@@ -11,7 +16,7 @@ export type Columns = Readonly<Record<string, unknown>>;
  * Data that are read on the way, for sets that do not fit into memory or should not be copied.
  *
  * @example
- * const constant = { N: 1e6, read: (start: number, count: number) => ({ x: new Float32Array(3 * count).fill(1), y: new Float32Array(2 * count) }) };
+ * const constant = { N: 1e6, read: (_start: number, _count: number, { x, y }: Room) => ({ x: x!.fill(1), y: y!.fill(0) }) };
  * (await engine.problem(net, constant).loss(new Array(20).fill(0.5))) // 18; |U W 1|^2
  */
 export interface Reader {
@@ -20,8 +25,11 @@ export interface Reader {
   /**
    * Samples start, ..., start + count - 1, at once or by a promise: `count` of each input, and the same numbers every time. What it
    * throws reaches whoever asked for a result.
+   *
+   * @param room arrays of the right lengths by input name, to be filled and returned; they are used again for the next call. Arrays of
+   *             your own are as good, but stay in memory until they are collected
    */
-  read(start: number, count: number): Columns | Promise<Columns>;
+  read(start: number, count: number, room: Room): Columns | Promise<Columns>;
   /** Bytes of samples kept in memory at a time, per walk over the data; 16 MiB when absent. It changes speed, and no bit. */
   readonly bufferBytes?: number;
 }
@@ -61,7 +69,7 @@ export class Records {
       1,
       MAX_BUFFER_BYTES,
     );
-    this.#read = (start, count) => reader.read(start, count);
+    this.#read = (...call) => reader.read(...call);
     this.#model = model;
     const portion = Math.floor(READ_VALUES / Math.max(1, model.recordSize));
     this.portion = Math.max(1, Math.min(this.N, portion));
@@ -72,14 +80,22 @@ export class Records {
     return Math.max(1, Math.floor(this.bufferBytes / (recordBytes + DRAW_BYTES)));
   }
 
-  /** Bytes of what one call of read returns, in f64. */
-  get portionBytes(): number {
-    return 8 * this.portion * this.#model.recordSize;
+  /** Bytes of the room that one call of read may fill. */
+  roomBytes(real: Real): number {
+    return real.bytes * this.portion * this.#model.recordSize;
+  }
+
+  /** Room for the calls of one walk, each after the other. */
+  makeRoom({ arena }: Host): Room {
+    return Object.fromEntries(
+      this.#model.inputs.map(({ name, size }) => [name, arena.array(this.portion * size)]),
+    );
   }
 
   /** Calls read and checks what comes: flat columns in the order of the model's inputs. */
-  *columns(start: number, count: number): Steps<RealArray[]> {
-    const result = this.#read(start, count);
+  *columns(start: number, count: number, room: Room): Steps<RealArray[]> {
+    const parts = this.#model.inputs.map(({ name, size }) => [name, room[name]!.subarray(0, count * size)]);
+    const result = this.#read(start, count, Object.fromEntries(parts));
     const given = isThenable(result) ? yield Promise.resolve(result) : result;
     const where = `problem: data.read(${start}, ${count})`;
     const { inputs } = this.#model;

@@ -82,7 +82,7 @@ export class Samples {
       const sizes = { block: BLOCK, most: N, end: 4 * N };
       const { region, plan } = host.arena.reserve("problem: data", (base) => {
         const planner = new Planner(base);
-        const feed = planFeed(planner, records, this.recordBytes, "inOrder", sizes);
+        const feed = planFeed(planner, records, host.core.real, this.recordBytes, "inOrder", sizes);
         return { bytes: planner.end - base, feed };
       });
       host.arena.clear(region);
@@ -514,9 +514,10 @@ export class Samples {
     const hash = new ArrayHash();
     const { inputs, recordSize } = this.#model;
     const { portion } = this.reader;
+    const room = this.reader.makeRoom(this.#host);
     for (let first = 0; first < this.N; first += portion) {
       const count = Math.min(portion, this.N - first);
-      const columns = yield* this.reader.columns(first, count);
+      const columns = yield* this.reader.columns(first, count, room);
       const part = new Float64Array(count * recordSize);
       for (const [c, { size, offset }] of inputs.entries())
         for (let i = 0; i < count * size; i++) {

@@ -34,7 +34,7 @@ export interface MemoryPlan {
   readonly trace: number;
   /** Values of a block of samples, gradients, constants and the program; of a measurement all of its passes. */
   readonly values: number;
-  /** Memory of the host: theta as given and as returned, series, results, and what one call of `read` returns. */
+  /** Memory of the host: theta as given and as returned, series, results, and the room that `read` may fill. */
   readonly host: number;
   /** All of it. */
   readonly bytes: number;
@@ -70,7 +70,7 @@ export function measurementMemory(measure: Measure, what: unknown): MemoryPlan {
     samples: 0,
     trace: 0,
     values: recipes.reduce((n, recipe) => n + measure.bytesOf(recipe), 0),
-    host: 8 * P + result[word] + (samples.reader?.portionBytes ?? 0),
+    host: 8 * P + result[word] + (samples.reader?.roomBytes(host.core.real) ?? 0),
   });
 }
 
