@@ -37,7 +37,17 @@ function planOf(
 }
 
 /** Vectors beside theta that live from step to step. */
-const vectors = { gd: 0, sgd: 0, "sgd, momentum": 1, sde: 0, adam: 2, svag: 1 } as const;
+const vectors = {
+  gd: 0,
+  sgd: 0,
+  "sgd, momentum": 1,
+  sde: 0,
+  svag: 1,
+  modified: 1,
+  rmsprop: 1,
+  adam: 2,
+  flow: 7,
+} as const;
 const optionsOf: Record<keyof typeof vectors, object> = {
   gd: { scheme: "gd" },
   sgd: { scheme: "sgd", batchSize: 64 },
@@ -45,6 +55,9 @@ const optionsOf: Record<keyof typeof vectors, object> = {
   sde: { scheme: "sde", batchSize: 64 },
   adam: { scheme: "adam", batchSize: 64 },
   svag: { scheme: "svag", batchSize: 64, l: 2 },
+  modified: { scheme: "modified", batchSize: 64 },
+  rmsprop: { scheme: "rmsprop", batchSize: 64 },
+  flow: { scheme: "flow" },
 };
 
 describe.each(dtypes)("the formulae in %s:", (dtype) => {
@@ -77,7 +90,7 @@ describe.each(dtypes)("the formulae in %s:", (dtype) => {
       const plans = [N, many].map((n) => planOf(dtype, { P, N: n, R: 1 }, optionsOf[name]));
       const slope = (key: keyof MemoryPlan) => (plans[1]![key] - plans[0]![key]) / (many - N);
       expect(slope("data")).toBe(4 * b + 4);
-      expect(slope("samples")).toBe(name === "sde" ? b : 0);
+      expect(slope("samples")).toBe(name === "sde" || name === "modified" ? b : 0);
       expect(slope("state")).toBe(0);
       expect(slope("trace")).toBe(0);
     });

@@ -13,6 +13,7 @@ import {
   ops,
   type Problem,
   type Reader,
+  type Room,
   type SimulateOptions,
   type StreamedProblem,
   sampler,
@@ -319,6 +320,60 @@ describe("what is read", () => {
     // 4096 / (5 * 8 + 32) = 56 draws fit: so many times the buffer is filled at most, and each begins anew
     const restarts = reader.calls.filter((c, i) => i > 0 && c.start < reader.calls[i - 1]!.start).length;
     expect(restarts).toBeLessThanOrEqual(Math.ceil(drawn / 50));
+  });
+});
+
+describe("the room that read may fill", () => {
+  const theta = new Array(20).fill(0.1);
+
+  test.each(["f64", "f32"] as const)(
+    "has the right lengths and type in %s, and is used again",
+    async (dtype) => {
+      const given = engines[dtype].problem(net, law, { samples: N });
+      const { data } = given;
+      const buffers = new Set<ArrayBufferLike>();
+      const read = (start: number, count: number, room: Room) => {
+        expect(Object.keys(room)).toEqual(["x", "y"]);
+        expect([room.x!.length, room.y!.length]).toEqual([3 * count, 2 * count]);
+        expect(room.x).toBeInstanceOf(dtype === "f64" ? Float64Array : Float32Array);
+        for (const [name, size] of [
+          ["x", 3],
+          ["y", 2],
+        ] as const) {
+          room[name]!.set(data[name]!.subarray(size * start, size * (start + count)));
+          buffers.add(room[name]!.buffer);
+        }
+        return room;
+      };
+      const streamed = engines[dtype].problem(net, { N, read, bufferBytes: 4096 });
+      expect(await streamed.gradient(theta)).toEqual(given.gradient(theta));
+      expect(buffers.size).toBe(2);
+      streamed.dispose();
+      given.dispose();
+    },
+  );
+
+  test("is another after a read that was abandoned, which may fill its own late", async () => {
+    const rooms: Room[] = [];
+    let hangs = true;
+    const read = (_: number, __: number, room: Room): Room | Promise<Room> => {
+      rooms.push(room);
+      if (hangs) return new Promise(() => {});
+      // the one before comes after all
+      for (const column of Object.values(rooms[0]!)) column.fill(1e6);
+      for (const column of Object.values(room)) column.fill(1);
+      for (const column of Object.values(rooms[0]!)) column.fill(1e6);
+      return room;
+    };
+    const streamed = engine.problem(net, { N: 10, read });
+    const control = new AbortController();
+    const waiting = streamed.loss(theta, { signal: control.signal });
+    await new Promise((resolve) => setImmediate(resolve));
+    control.abort(new Error("enough"));
+    await expect(waiting).rejects.toThrow("enough");
+    hangs = false;
+    const ones = engine.problem(net, { x: new Array(30).fill(1), y: new Array(20).fill(1) });
+    expect(await streamed.loss(theta)).toBe(ones.loss(theta));
   });
 });
 
