@@ -206,7 +206,8 @@ async function untilAborted(
   try {
     await later(execution.slice(limit), signal, () => execution.canStop);
   } catch (error) {
-    if (!signal?.aborted) throw error;
+    // what cannot be taken back has nothing to show
+    if (!signal?.aborted || !execution.canStop) throw error;
   }
 }
 

@@ -16,7 +16,7 @@ export type Columns = Readonly<Record<string, unknown>>;
  * Data that are read on the way, for sets that do not fit into memory or should not be copied.
  *
  * @example
- * const constant = { N: 1e6, read: (_start: number, _count: number, { x, y }: Room) => ({ x: x!.fill(1), y: y!.fill(0) }) };
+ * const constant = { N: 1e6, read: (_start: number, _count: number, { x, y }: Record<string, Float64Array>) => ({ x: x!.fill(1), y: y!.fill(0) }) };
  * (await engine.problem(net, constant).loss(new Array(20).fill(0.5))) // 18; |U W 1|^2
  */
 export interface Reader {

@@ -150,8 +150,8 @@ export abstract class ProblemBase {
    * @throws  what `simulate` refuses; NoetherflowError "unsupported" for a measurement of fresh samples
    * @example
    * const { state, bytes } = problem.memory(options);
-   * state; // 640; two copies of 20 numbers and the rates
-   * problem.memory({ ...options, replicas: 100 }).bytes > 10 * bytes; // false
+   * state; // 1408; two copies of 20 numbers and the rates, each array padded
+   * bytes > state + problem.memory("gradient").data; // true
    */
   memory(what: Measured | SimulateOptions<Generator, Node>): MemoryPlan {
     if (typeof what === "string") return measurementMemory(this.all("memory"), what);
