@@ -48,13 +48,23 @@ function cover(draws: usize, window: usize, u: u32, last: u32): void {
   const below = distinct ? u32.MAX_VALUE : word(draws, at.BELOW);
   const scale = distinct ? 1 : word(draws, at.RECORD_BYTES);
   draw(draws, window, count as i32, first, below, scale);
+  const ahead = ((u as u64) * (S as u64) - first) as usize;
   if (distinct) {
-    const ahead = ((u as u64) * (S as u64) - first) as usize;
     const start = window + ((ahead * (lanes as usize)) << 2);
     distinctBatches(start, updates, S, lanes, word(draws, at.BELOW), word(draws, at.RECORD_BYTES), distinct);
   }
   store<u32>(draws + at.WINDOW_FIRST, u);
   store<u32>(draws + at.WINDOW_VALID, 1);
+  forget(draws, window + ((ahead + (updates as usize) * (S as usize)) * (lanes as usize) << 2));
+}
+
+/** Other draws stand in the window, up to `end`: what was brought for the former ones is of no use. */
+function forget(draws: usize, end: usize): void {
+  const feed = word(draws, at.WINDOW_FEED) as usize;
+  if (feed == 0) return;
+  store<u32>(feed + at.FEED_FROM, 0);
+  store<u32>(feed + at.FEED_TO, 0);
+  store<u32>(feed + at.FEED_END, end as u32);
 }
 
 /** The permutation of all samples that epoch e goes through; its words are those from e times N rounded up to fours. */
@@ -66,6 +76,7 @@ function shuffle(draws: usize, window: usize, e: u32, updates: u32): void {
   distinctBatches(window, 1, N, lanes, N, word(draws, at.RECORD_BYTES), word(draws, at.DISTINCT));
   store<u32>(draws + at.WINDOW_FIRST, e * updates);
   store<u32>(draws + at.WINDOW_VALID, 1);
+  forget(draws, window + ((N as usize) * (lanes as usize) << 2));
 }
 
 function draw(draws: usize, window: usize, count: i32, first: u64, below: u32, scale: u32): void {

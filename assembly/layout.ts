@@ -39,6 +39,7 @@ export const PASS_AT: usize = 136;
 export const BLOCK_AT: usize = 140;
 export const RECORDS: usize = 144;
 export const FINITE: usize = 148;
+export const STARVED: usize = 152;
 
 // a pass
 export const BEFORE: usize = 0;
@@ -51,12 +52,14 @@ export const AFTER: usize = 24;
 export const AFTER_END: usize = 28;
 export const BLOCKS: usize = 32;
 export const BLOCK_LANES: usize = 36;
-export const DRAW_KIND: usize = 40;
-export const DRAW_TABLE: usize = 44;
-export const DRAW_STRIDE: usize = 48;
-export const DRAW_ROW: usize = 52;
-export const WHOLE: usize = 56;
-export const PURPOSE_OF_NOISE: usize = 60;
+export const REST: usize = 40;
+export const DRAW_KIND: usize = 44;
+export const DRAW_TABLE: usize = 48;
+export const DRAW_STRIDE: usize = 52;
+export const DRAW_ROW: usize = 56;
+export const WHOLE: usize = 60;
+export const PURPOSE_OF_NOISE: usize = 64;
+export const FEED: usize = 68;
 
 // a window of draws
 export const WINDOW: usize = 0;
@@ -70,6 +73,15 @@ export const RECORD_BYTES: usize = 28;
 export const PURPOSE: usize = 32;
 export const DISTINCT: usize = 36;
 export const EPOCH_UPDATES: usize = 40;
+export const WINDOW_FEED: usize = 44;
+
+// a feed
+export const FEED_FROM: usize = 0;
+export const FEED_TO: usize = 4;
+export const FEED_OFFSETS: usize = 8;
+export const FEED_END: usize = 12;
+export const FEED_WANTED: usize = 16;
+export const FEED_BYTES: usize = 20;
 
 // the rates of a run
 export const LANES: usize = 0;

@@ -33,21 +33,43 @@ export const PAUSED: i32 = i32.MIN_VALUE;
 let last: u32 = 0;
 /** Blocks this call may still walk. */
 let budget: u32 = 0;
+/** Address of the feed that has to be filled before the call can go on, or 0. */
+let starved: usize = 0;
 
-/** Executes a pass from block `at.BLOCK_AT` of the run on; false when the budget ends before the pass. */
+/** Address of the byte offsets of the draws from an address on; 0 when their records have to be brought first. */
+function brought(feed: usize, from: usize, bytes: usize): usize {
+  const first = place(feed, at.FEED_FROM);
+  if (from >= first && from + bytes <= place(feed, at.FEED_TO)) return place(feed, at.FEED_OFFSETS) + (from - first);
+  store<u32>(feed + at.FEED_WANTED, from as u32);
+  store<u32>(feed + at.FEED_BYTES, bytes as u32);
+  starved = feed;
+  return 0;
+}
+
+/**
+ * Executes a pass from block `at.BLOCK_AT` of the run on; false when the budget ends before the pass, or samples have to be
+ * brought first.
+ */
 function walk(run: usize, pass: usize, u: u32): bool {
   const table = drawsOf(pass, u, last);
   const purpose = word(pass, at.PURPOSE_OF_NOISE);
   setPurpose(purpose ? purpose : word(run, at.FRESH_PURPOSE));
+  const feed = place(pass, at.FEED);
   if (word(pass, at.WHOLE)) {
     if (budget == 0) return false;
+    let draws = table;
+    if (feed) {
+      draws = brought(feed, table, place(pass, at.BLOCK_LANES) * place(pass, at.DRAW_STRIDE));
+      if (draws == 0) return false;
+    }
     budget--;
-    setBlock(0, table);
+    setBlock(0, draws);
     execute(place(pass, at.BODY), place(pass, at.BODY_END));
     return true;
   }
   const perSample = place(pass, at.DRAW_STRIDE);
   const lanes = word(pass, at.BLOCK_LANES);
+  const blockBytes = (lanes as usize) * perSample;
   const blocks = word(pass, at.BLOCKS);
   const body = place(pass, at.BODY);
   const bodyEnd = place(pass, at.BODY_END);
@@ -58,16 +80,27 @@ function walk(run: usize, pass: usize, u: u32): bool {
   }
   let base = b * lanes;
   for (; b < blocks; b++) {
-    if (budget == 0) {
+    const from = table + (base as usize) * perSample;
+    const draws = feed != 0 && budget != 0 ? brought(feed, from, blockBytes) : from;
+    if (budget == 0 || (feed != 0 && draws == 0)) {
       store<u32>(run + at.BLOCK_AT, b);
       return false;
     }
     budget--;
-    setBlock(base, table + (base as usize) * perSample);
+    setBlock(base, draws);
     execute(body, bodyEnd);
     base += lanes;
   }
-  setBlock(base, table + (base as usize) * perSample);
+  let rest = table + (base as usize) * perSample;
+  const restBytes = (word(pass, at.REST) as usize) * perSample;
+  if (feed != 0 && restBytes != 0) {
+    rest = brought(feed, rest, restBytes);
+    if (rest == 0) {
+      store<u32>(run + at.BLOCK_AT, b);
+      return false;
+    }
+  }
+  setBlock(base, rest);
   execute(place(pass, at.TAIL), place(pass, at.TAIL_END));
   execute(place(pass, at.AFTER), place(pass, at.AFTER_END));
   store<u32>(run + at.BLOCK_AT, 0);
@@ -124,7 +157,8 @@ const PROBE: u32 = 4;
  * Advances every replica of a run by `count` steps and writes a record after each step whose number
  * is a multiple of EVERY; with `probeNow` also one before the first step.
  *
- * @param blocks blocks of samples to walk before coming back; PAUSED then says so, and the same call goes on
+ * @param blocks blocks of samples to walk before coming back; PAUSED then says so, and the same call goes on. It also comes
+ *               back for samples that are not in memory: STARVED is then the feed to be filled
  * @returns the number of records each group wrote, or -1 - records when some theta is not finite
  */
 export function advance(run: usize, count: u32, probeNow: i32, blocks: u32): i32 {
@@ -142,6 +176,7 @@ export function advance(run: usize, count: u32, probeNow: i32, blocks: u32): i32
   const first = word(run, at.STEP);
   let resumes = word(run, at.IS_PAUSED);
   budget = blocks;
+  starved = 0;
   last = (first + count) * updates;
   setKey(word(run, at.KEY0), word(run, at.KEY1));
   let records: u32 = 0;
@@ -213,6 +248,7 @@ export function advance(run: usize, count: u32, probeNow: i32, blocks: u32): i32
       store<u32>(run + at.STAGE_AT, stage);
       store<u32>(run + at.RECORDS, records);
       store<u32>(run + at.FINITE, finite);
+      store<u32>(run + at.STARVED, starved as u32);
       return PAUSED;
     }
     finite &= allFinite(place(run, at.THETA), word(run, at.THETA_VALUES));
@@ -223,15 +259,22 @@ export function advance(run: usize, count: u32, probeNow: i32, blocks: u32): i32
   return finite ? (records as i32) : -1 - (records as i32);
 }
 
-/** One pass outside any run: an evaluation of losses, a gradient, a data set. */
-export function evaluate(run: usize, pass: usize): void {
+/**
+ * One pass outside any run: an evaluation of losses, a gradient, a data set.
+ *
+ * @returns 0; or PAUSED for samples that are not in memory, after which the same call goes on
+ */
+export function evaluate(run: usize, pass: usize): i32 {
   setKey(word(run, at.KEY0), word(run, at.KEY1));
   setReplica(word(run, at.FIRST_REPLICA), 0);
   const k = word(run, at.STEP);
   setStep(k);
   budget = u32.MAX_VALUE;
+  starved = 0;
   last = k;
-  walk(run, pass, k);
+  const isThrough = walk(run, pass, k);
+  store<u32>(run + at.STARVED, starved as u32);
+  return isThrough ? 0 : PAUSED;
 }
 
 /**

@@ -44,6 +44,7 @@ export {
 } from "./models/layers.ts";
 export { type Loss, losses } from "./models/losses.ts";
 export { MomentMatched, momentMatched } from "./models/moment-matched.ts";
+export type { Columns, Reader, Room } from "./models/reader.ts";
 export {
   type AttentionModelOptions,
   type EmbeddingOptions,
@@ -69,10 +70,12 @@ export type {
   GroupOptions,
   OrbitEquilibrium,
 } from "./problem/equilibria.ts";
+export type { Measured, MemoryPlan, PlanEstimate } from "./problem/memory.ts";
 export type { MinibatchMeasurement, NoiseOptions } from "./problem/noise.ts";
 export type { ReportOptions } from "./problem/report.ts";
+export type { ReadingNoiseOptions, ReadingOptions, StreamedProblem } from "./problem/streamed.ts";
 export type { MatrixFlow } from "./problem/symmetries.ts";
-export type { PlanEstimate, Problem } from "./problem.ts";
+export type { Problem } from "./problem.ts";
 export type { DataSpec, RunSpec } from "./spec.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
 export type { Share, SpectralDensity } from "./stats/density.ts";

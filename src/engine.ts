@@ -4,7 +4,9 @@ import type { SimulateOptions } from "./dynamics/options.ts";
 import { fail, NoetherflowError, show } from "./errors.ts";
 import { Model } from "./graph/model.ts";
 import type { Node } from "./graph/node.ts";
+import { isReader, type Reader } from "./models/reader.ts";
 import type { Data } from "./models/samples.ts";
+import { StreamedProblem } from "./problem/streamed.ts";
 import { Problem } from "./problem.ts";
 import { type RunSpec, readSpec } from "./spec.ts";
 import { Dense } from "./stats/dense.ts";
@@ -25,7 +27,7 @@ export class Engine {
   /** Theorem 2: the noise equilibrium of two-layer linear networks. */
   readonly twoLayer: TwoLayer;
   readonly #host: { core: Core; arena: Arena };
-  readonly #problems = new Set<Problem>();
+  readonly #problems = new Set<Problem | StreamedProblem>();
   #disposed = false;
 
   /** @internal use createEngine */
@@ -51,19 +53,39 @@ export class Engine {
   }
 
   /**
+   * A model with data that a function reads, for sets that do not fit into memory: its measurements and runs have the bits of the same
+   * data given as arrays.
+   *
+   * @param data { N, read, bufferBytes? }: `read(start, count)` returns arrays by input name, or a promise of them
+   * @throws NoetherflowError "range" for N and bufferBytes, "name", "memory"
+   * @example
+   * const streamed = engine.problem(net, { N: 32, read: (start, count) => ({ x: part(xs, 3, start, count), y: part(ys, 2, start, count) }) });
+   * (await streamed.loss(theta)) === problem.loss(theta); // true
+   */
+  problem<R extends Reader>(
+    model: Model,
+    // `any` is no reader, and goes on to the next signature
+    data: R & (0 extends 1 & R ? never : unknown),
+  ): StreamedProblem;
+  /**
    * A model with data.
    *
    * @param data    arrays by input name (N samples each, nested or flat row-major, typed or not), a
    *                sampler, or momentMatched(sampler)
    * @param options with a sampler: `samples: N` makes a finite set (`dataSeed` says which); without
    *                it samples are drawn fresh in every step and problem.N is Infinity
-   * @throws NoetherflowError "shape", "name", "nonfinite", "memory"
+   * @throws NoetherflowError "shape", "name", "range", "nonfinite", "memory"
    * @example
    * engine.problem(net, { x: [[1, 0, 0]], y: [[1, 0]] }).N; // 1
    * engine.problem(net, teacher, { samples: 100, dataSeed: "b" }).N; // 100
    * engine.problem(net, teacher).N; // Infinity; fresh samples in every step
    */
-  problem(model: Model, data: Data, options: { samples?: number; dataSeed?: string | number } = {}): Problem {
+  problem(model: Model, data: Data, options?: { samples?: number; dataSeed?: string | number }): Problem;
+  problem(
+    model: Model,
+    data: Data | Reader,
+    options: { samples?: number; dataSeed?: string | number } = {},
+  ): Problem | StreamedProblem {
     if (this.#disposed)
       throw new NoetherflowError("unsupported", "problem", {
         expected: "the engine was disposed of",
@@ -77,11 +99,18 @@ export class Engine {
         show(model),
         "Make one with model({...}) or parseModel(json).",
       );
-    const problem: Problem = new Problem(this.#host, model, data, options, () =>
-      this.#problems.delete(problem),
-    );
+    const forget = () => void this.#problems.delete(problem);
+    const problem: Problem | StreamedProblem = isReader(data)
+      ? this.#streamed(model, data, options, forget)
+      : new Problem(this.#host, model, data, options, forget);
     this.#problems.add(problem);
     return problem;
+  }
+
+  #streamed(model: Model, reader: Reader, options: object, forget: () => void): StreamedProblem {
+    if (Object.keys(options).length > 0)
+      fail("unsupported", "problem", "samples and dataSeed go with a sampler", "data that a function reads");
+    return new StreamedProblem(this.#host, model, reader, forget);
   }
 
   /**

@@ -13,6 +13,10 @@
  * });
  * const engine = await createEngine();
  * const problem = engine.problem(net, teacher, { samples: 32 });
+ * const { x: xs, y: ys } = problem.data as { x: Float64Array; y: Float64Array };
+ * const part = (from: Float64Array, size: number, start: number, count: number) => from.subarray(size * start, size * (start + count));
+ * const reader = { N: 32, read: (start: number, count: number) => ({ x: part(xs, 3, start, count), y: part(ys, 2, start, count) }) };
+ * const streamed = engine.problem(net, reader); // the same data, read on the way
  * const theta = problem.init("glorot", { seed: "a" });
  * const A = symmetry.rescaling("U", "W"); // C = (|U|^2 - |W|^2) / 2
  * const options = { scheme: "sgd", theta, eta: 0.01, batchSize: 4, steps: 100, record: { every: 50, charges: { C: A } } } as const;

@@ -1,5 +1,5 @@
 import { readOptions, type Setting, type SimulateOptions } from "./dynamics/options.ts";
-import { planRun, recordsOf } from "./dynamics/plan.ts";
+import { planRun } from "./dynamics/plan.ts";
 import { etaAt, strengthAt } from "./dynamics/rates.ts";
 import type { Run, RunRecord, RunSettings } from "./dynamics/result.ts";
 import {
@@ -20,18 +20,6 @@ import { ProblemReport } from "./problem/report.ts";
 import { readRecord } from "./recording.ts";
 import { describeRun, type RunSpec } from "./spec.ts";
 import type { Generator } from "./symmetry/generator.ts";
-
-/** Memory and time of a run before it is made. */
-export interface PlanEstimate {
-  /** Wasm memory the run reserves. */
-  readonly bytes: number;
-  /** Memory of the recorded series in the host. */
-  readonly recordBytes: number;
-  /** Rough time at one core, from a short trial of the same run. */
-  readonly estimatedMs: number;
-  /** What runs in the SIMD lanes. */
-  readonly lanes: "samples" | "replicas" | "features";
-}
 
 /** A model with its data on one engine. Methods take a flat theta or one by named blocks. */
 export class Problem extends ProblemReport {
@@ -191,45 +179,6 @@ export class Problem extends ProblemReport {
       };
     }
     return { ...control, probes: { ...probes, measures } };
-  }
-
-  /**
-   * Memory a run would take, and its time from a trial of a few steps. Nothing is kept.
-   *
-   * @example
-   * const { recordBytes, lanes } = await problem.plan({ ...options, steps: 1_000_000 });
-   * recordBytes; // 160008; one charge at 20001 records
-   */
-  async plan(options: SimulateOptions<Generator, Node>): Promise<PlanEstimate> {
-    this.alive("plan");
-    const setting = readOptions(this.model, this.N, this.host.core.real.bytes, options);
-    const measures = readRecord(this.model, options);
-    const parts = splitRun(setting).map((part): Part => ({ ...part, samples: this.samples }));
-    const plans = parts.map((part) =>
-      planRun(this.model, this.samples, part.setting, measures, this.host.core.real, 0),
-    );
-    const time = async (steps: number): Promise<number> => {
-      // tables given for the whole run serve a part of it
-      const trial = parts.map((part) => ({
-        ...part,
-        setting: { ...part.setting, steps, onDiverge: "stop" as const },
-      }));
-      const began = performance.now();
-      await simulate(this.host, this.model, { setting, parts: trial }, measures, {});
-      return performance.now() - began;
-    };
-    let steps = Math.min(setting.steps, 4);
-    let spent = await time(steps);
-    while (spent < 20 && steps < setting.steps) {
-      steps = Math.min(setting.steps, steps * 4);
-      spent = await time(steps);
-    }
-    return {
-      bytes: Math.max(...plans.map((plan) => plan.bytes)),
-      recordBytes: 8 * recordsOf(setting) * setting.replicas * plans[0]!.entries,
-      estimatedMs: steps === 0 ? 0 : (spent / steps) * setting.steps,
-      lanes: plans[0]!.choice.lanes,
-    };
   }
 }
 

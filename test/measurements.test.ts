@@ -1752,7 +1752,7 @@ describe("memory", () => {
     });
     for (const given of [data, law]) {
       const before = engine.bytesInUse;
-      const problem = engine.problem(net, given as never);
+      const problem = engine.problem(net, given as Record<string, unknown>);
       const held = (seed: number): number => {
         problem.noiseTrace(theta, { samples: 100, seed });
         problem.gradient(theta, { samples: 100, seed });

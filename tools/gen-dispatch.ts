@@ -3,6 +3,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import {
   drawFields,
+  feedFields,
   homes,
   instructions,
   pairs,
@@ -63,6 +64,9 @@ ${fields(passFields)}
 
 // a window of draws
 ${fields(drawFields)}
+
+// a feed
+${fields(feedFields)}
 
 // the rates of a run
 ${fields(rateFields)}

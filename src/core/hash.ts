@@ -5,9 +5,22 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 /** sha256, in hex, of the little-endian bytes of some arrays, one after the other. */
 export function hashArrays(parts: readonly (Float64Array | Float32Array)[]): string {
-  const hash = sha256.create();
-  for (const part of parts) hash.update(littleEndian(part));
-  return bytesToHex(hash.digest());
+  const hash = new ArrayHash();
+  for (const part of parts) hash.update(part);
+  return hash.digest();
+}
+
+/** The same of arrays that are not there at once. */
+export class ArrayHash {
+  readonly #hash = sha256.create();
+
+  update(part: Float64Array | Float32Array): void {
+    this.#hash.update(littleEndian(part));
+  }
+
+  digest(): string {
+    return bytesToHex(this.#hash.digest());
+  }
 }
 
 export function hashText(text: string): string {

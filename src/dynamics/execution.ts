@@ -1,6 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import { hashArrays, hashText } from "../core/hash.ts";
 import { STREAM_VERSION } from "../core/key.ts";
+import type { Steps } from "../core/steps.ts";
 import type { Model } from "../graph/model.ts";
 import { printExpressions } from "../graph/print.ts";
 import type { Host } from "../models/evaluate.ts";
@@ -18,6 +19,8 @@ import { settingsOf } from "./settings.ts";
 
 /** How long one call into Wasm should last. */
 const CHUNK_MS = 10;
+/** How long a chunk lasts whose samples are read on the way: its draws are known from its beginning. */
+const READING_CHUNK_MS = 1000;
 
 /**
  * A run under way: its memory, how far it is, and what it has recorded. It advances by chunks of steps, and
@@ -35,12 +38,16 @@ export class Execution {
   readonly #recorder: Recorder;
   #step = 0;
   #isOver = false;
+  #canStop = true;
   /** Final theta of replicas that diverged while others go on. */
   readonly #frozen = new Map<number, RealArray>();
   #diverged: Divergence[] = [];
   /** Steps and blocks of samples that fill a slice, as measured so far. */
   #size: number;
   #blocks: number;
+  readonly #chunkMs: number;
+  /** What the slices of the chunk under way have taken. */
+  #spentMs = 0;
   /** The chunk under way. */
   #open: { readonly first: number; readonly count: number; readonly probeNow: boolean } | null = null;
 
@@ -59,6 +66,7 @@ export class Execution {
     this.#model = model;
     this.#samples = samples;
     this.#setting = setting;
+    this.#chunkMs = samples.reader === null ? CHUNK_MS : READING_CHUNK_MS;
     this.#size = setting.lowering.chunk ?? 1;
     this.#blocks = setting.lowering.chunk === undefined ? 1 : ALL_BLOCKS;
     this.#memory = new RunMemory(host, model, samples, setting, (base) =>
@@ -74,6 +82,11 @@ export class Execution {
 
   get isOver(): boolean {
     return this.#isOver;
+  }
+
+  /** The chunk under way can be taken back: not while it is gone through again for where a replica was lost. */
+  get canStop(): boolean {
+    return this.#canStop;
   }
 
   /** A chunk is under way. */
@@ -110,7 +123,7 @@ export class Execution {
   /**
    * Works for about 10 ms, not beyond step `limit`. Between two calls a chunk may be open: its steps count when it is through.
    */
-  slice(limit: number): void {
+  *slice(limit: number): Steps<void> {
     const setting = this.#setting;
     const start = performance.now();
     if (this.#open === null) {
@@ -118,27 +131,37 @@ export class Execution {
       const left = Math.min(setting.steps, limit) - this.#step;
       this.#memory.snapshot();
       this.#open = { first: this.#step, count: Math.min(this.#size, left, this.#room(probeNow)), probeNow };
+      this.#spentMs = 0;
     }
     const { first, count, probeNow } = this.#open;
     const code = this.#memory.advance(count, probeNow, this.#blocks);
-    this.#pace(performance.now() - start, code === PAUSED);
+    const starved = code === PAUSED ? this.#memory.starved : null;
+    // a slice that ended for want of samples says little of what fills one
+    if (starved === null) this.#paceBlocks(performance.now() - start);
+    if (starved !== null) yield* starved.fill();
+    this.#spentMs += performance.now() - start;
     if (code === PAUSED) return;
+    this.#paceSteps();
     this.#step += count;
     const finite = code >= 0;
     if (finite) this.#recorder.drain(code, this.#isLost);
-    const ended = !finite && this.#search(first, count, probeNow);
+    this.#canStop = false;
+    const ended = !finite && (yield* this.#search(first, count, probeNow));
+    this.#canStop = true;
     this.#open = null;
     this.#isOver = ended || this.#step >= setting.steps;
   }
 
   /** Chooses how much the next slice does from what this one took. */
-  #pace(spentMs: number, isPaused: boolean): void {
+  #paceBlocks(spentMs: number): void {
+    if (this.#setting.lowering.chunk !== undefined || this.#blocks === ALL_BLOCKS) return;
+    this.#blocks = Math.min(ALL_BLOCKS, paced(this.#blocks, spentMs, CHUNK_MS));
+  }
+
+  /** Chooses how many steps the next chunk has from what this one took, with all its slices. */
+  #paceSteps(): void {
     if (this.#setting.lowering.chunk !== undefined) return;
-    // at most doubling keeps one slow reading from making a chunk nobody can interrupt
-    const paced = (size: number) =>
-      Math.max(1, Math.min(2 * size, spentMs > 0.01 ? Math.floor((size * CHUNK_MS) / spentMs) : 2 * size));
-    if (this.#blocks < ALL_BLOCKS) this.#blocks = Math.min(ALL_BLOCKS, paced(this.#blocks));
-    if (!isPaused) this.#size = paced(this.#size);
+    this.#size = paced(this.#size, this.#spentMs, this.#chunkMs);
   }
 
   /** Takes back the chunk under way, so that all replicas are at the same step. */
@@ -162,28 +185,29 @@ export class Execution {
     return free <= 0 ? 0 : free * every - (this.#step % every) + every - 1;
   }
 
-  #advance(count: number, probeNow: boolean): { records: number; finite: boolean } {
-    const code = this.#memory.advance(count, probeNow);
+  *#advance(count: number, probeNow: boolean): Steps<{ records: number; finite: boolean }> {
+    let code = this.#memory.advance(count, probeNow);
+    for (; code === PAUSED; code = this.#memory.advance(count, probeNow)) yield* this.#memory.starved!.fill();
     this.#step += count;
     return code >= 0 ? { records: code, finite: true } : { records: -1 - code, finite: false };
   }
 
   /** Goes step by step through a chunk in which some replica left the finite numbers; returns true when the run ends there. */
-  #search(first: number, count: number, probeNow: boolean): boolean {
+  *#search(first: number, count: number, probeNow: boolean): Steps<boolean> {
     const { replicas, firstReplica, onDiverge } = this.#setting;
     this.#memory.restore();
     this.#rewind(first);
-    if (probeNow) this.#recorder.drain(this.#advance(0, true).records, this.#isLost);
+    if (probeNow) this.#recorder.drain((yield* this.#advance(0, true)).records, this.#isLost);
     const lastLoss = new Float64Array(replicas).fill(Number.NaN);
     for (let s = 0; s < count; s++) {
-      this.#updateLosses(lastLoss);
+      yield* this.#updateLosses(lastLoss);
       this.#memory.snapshot();
-      const step = this.#advance(1, false);
+      const step = yield* this.#advance(1, false);
       const lost = step.finite ? [] : this.#nonFinite();
       const stops = lost.length > 0 && onDiverge !== "stopReplica";
       // before any replay, which writes over the trace
       if (!stops) this.#recorder.drain(step.records, (r) => this.#isLost(r) || lost.includes(r));
-      if (lost.some((r) => Number.isNaN(lastLoss[r]!))) this.#earlierLosses(lastLoss, lost, first);
+      if (lost.some((r) => Number.isNaN(lastLoss[r]!))) yield* this.#earlierLosses(lastLoss, lost, first);
       for (const r of lost)
         this.#diverged.push({ replica: r + firstReplica, step: this.#step, lastLoss: lastLoss[r]! });
       if (stops) {
@@ -204,8 +228,8 @@ export class Execution {
   }
 
   /** Updates the last finite minibatch loss of each replica at the present theta. */
-  #updateLosses(last: Float64Array): void {
-    const losses = this.#memory.minibatchLosses(this.#step);
+  *#updateLosses(last: Float64Array): Steps<void> {
+    const losses = yield* this.#memory.minibatchLosses(this.#step);
     for (let r = 0; r < last.length; r++) if (Number.isFinite(losses[r]!)) last[r] = losses[r]!;
   }
 
@@ -213,7 +237,7 @@ export class Execution {
    * Last finite losses before a step, for replicas that had none since: the run is walked again
    * from its start, in windows that double, so that the answer does not depend on the chunks.
    */
-  #earlierLosses(last: Float64Array, wanted: readonly number[], before: number): void {
+  *#earlierLosses(last: Float64Array, wanted: readonly number[], before: number): Steps<void> {
     const present = this.#memory.states();
     const step = this.#step;
     for (let window = 64, end = before; end > 0; window *= 2) {
@@ -222,13 +246,13 @@ export class Execution {
       this.#rewind(0);
       for (let left = start; left > 0; ) {
         const count = Math.min(left, 65_536, this.#room(false));
-        this.#advance(count, false);
+        yield* this.#advance(count, false);
         left -= count;
       }
       const found = new Float64Array(last.length).fill(Number.NaN);
       for (let k = start; k < end; k++) {
-        this.#updateLosses(found);
-        this.#advance(1, false);
+        yield* this.#updateLosses(found);
+        yield* this.#advance(1, false);
       }
       for (const r of wanted) if (Number.isNaN(last[r]!)) last[r] = found[r]!;
       if (wanted.every((r) => !Number.isNaN(last[r]!))) break;
@@ -362,4 +386,9 @@ export class Execution {
   dispose(): void {
     this.#memory.release();
   }
+}
+
+/** At most doubling keeps one slow reading from making a chunk nobody can interrupt. */
+function paced(size: number, spentMs: number, wantedMs: number): number {
+  return Math.max(1, Math.min(2 * size, spentMs > 0.01 ? Math.floor((size * wantedMs) / spentMs) : 2 * size));
 }

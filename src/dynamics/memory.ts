@@ -1,10 +1,12 @@
 import type { RealArray, Region } from "../core/arena.ts";
 import { keyOf } from "../core/key.ts";
+import type { Steps } from "../core/steps.ts";
 import { drawFields, rateFields } from "../graph/instructions.ts";
 import type { Model } from "../graph/model.ts";
 import { sizeOf } from "../graph/node.ts";
-import { installPass, setRun, writeConstants, writeFields, writeRun } from "../graph/program.ts";
+import { getRun, installPass, setRun, writeConstants, writeFields, writeRun } from "../graph/program.ts";
 import type { Host } from "../models/evaluate.ts";
+import { Feed } from "../models/feed.ts";
 import type { Samples } from "../models/samples.ts";
 import type { Setting } from "./options.ts";
 import { controlOf, type RunPlan } from "./plan.ts";
@@ -21,6 +23,8 @@ export class RunMemory {
   readonly #model: Model;
   readonly #setting: Setting;
   readonly region: Region;
+  /** What brings samples that are not in memory, by its address. */
+  readonly #feeds = new Map<number, Feed>();
 
   /** @param lay lays the run out from a base address */
   constructor(host: Host, model: Model, samples: Samples, setting: Setting, lay: (base: number) => RunPlan) {
@@ -54,6 +58,8 @@ export class RunMemory {
       core.exports.execute(setup, setupEnd);
     }
     this.#writeTables(samples);
+    for (const feed of plan.feeds)
+      this.#feeds.set(feed.address, new Feed(host, model, samples.reader!, feed));
     this.writeStates();
   }
 
@@ -74,7 +80,8 @@ export class RunMemory {
     }
     if (setting.batches !== null) {
       const table = arena.words(plan.batches, setting.batches.length);
-      for (const [i, n] of setting.batches.entries()) table[i] = n * samples.recordBytes;
+      for (const [i, n] of setting.batches.entries())
+        table[i] = samples.reader === null ? n * samples.recordBytes : n;
     }
     if (setting.normals !== null) arena.reals(plan.normals, setting.normals.length).set(setting.normals);
     for (const { address, fields, distinct } of plan.windows) {
@@ -182,9 +189,18 @@ export class RunMemory {
     setRun(arena, this.plan.run, "STEP", step);
   }
 
-  /** The code of `advance` in assembly/loop.ts. */
+  /** The code of `advance` in assembly/loop.ts; PAUSED also where samples have to be brought, by `bring`. */
   advance(count: number, probeNow: boolean, blocks = ALL_BLOCKS): number {
     return this.#host.core.exports.advance(this.plan.run, count, probeNow ? 1 : 0, blocks);
+  }
+
+  /** What a paused call waits for, or null where it has only used up its blocks. */
+  get starved(): Feed | null {
+    return this.#starved(this.plan.run);
+  }
+
+  #starved(run: number): Feed | null {
+    return this.#feeds.get(getRun(this.#host.arena, run, "STARVED")) ?? null;
   }
 
   /** Records that the trace holds, and sums for averages of a replica. */
@@ -201,12 +217,14 @@ export class RunMemory {
   }
 
   /** Minibatch loss of every replica at the present theta, for the batch of this step. */
-  minibatchLosses(step: number): Float64Array {
+  *minibatchLosses(step: number): Steps<Float64Array> {
     const { arena, core } = this.#host;
     const { choice, lossRun, lossTrace } = this.plan;
     // explicit batches end with the run, and so does the table they are read from
     setRun(arena, lossRun, "STEP", step);
-    core.exports.advance(lossRun, 0, 1, ALL_BLOCKS);
+    setRun(arena, lossRun, "IS_PAUSED", 0);
+    setRun(arena, lossRun, "BLOCK_AT", 0);
+    while (core.exports.advance(lossRun, 0, 1, ALL_BLOCKS) === PAUSED) yield* this.#starved(lossRun)!.fill();
     return arena.doubles(lossTrace, choice.groups * choice.groupLanes);
   }
 

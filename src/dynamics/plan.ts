@@ -8,6 +8,7 @@ import { type Effect, type Instruction, lower } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
 import { type Draws, placePass, RUN_BYTES } from "../graph/program.ts";
+import { type FeedPlan, planFeed } from "../models/feed.ts";
 import type { Samples } from "../models/samples.ts";
 import { draftUpdate, type Measures, seriesOf } from "./draft.ts";
 import { chooseLanes, haveSameRates } from "./lanes.ts";
@@ -117,7 +118,7 @@ export function planRun(
   const entries = series.reduce((n, s) => n + s.entries, 0);
   checkRecorded(recordsOf(setting), setting.replicas, entries);
   const recordBytes = 8 * entries * choice.groupLanes;
-  const total = setting.every === 0 ? 0 : Math.floor(setting.steps / setting.every) + 1;
+  const total = recordsOf(setting);
   const traceRecords =
     recordBytes === 0
       ? 2_147_483_648
@@ -130,15 +131,43 @@ export function planRun(
   const drawLanes = byReplica ? choice.groupLanes : 1;
   const batches = setting.batches === null ? 0 : planner.take(4 * setting.batches.length);
   const windows: WindowPlan[] = [];
-  const drawsFor = (visits: Visit): Draws => {
-    if (visits === "none") return { kind: "none" };
-    if (visits === "all") return samples.allDraws;
+  const { reader } = samples;
+  const block = choice.lanes === "samples" ? choice.block : drawLanes;
+  let inOrder: FeedPlan | null = null;
+  let fromTable: FeedPlan | null = null;
+  /** How a pass finds its samples, and where their records are. */
+  const walkOver = (visits: Visit): { draws: Draws; data: number | undefined } => {
+    const fed = (draws: Exclude<Draws, { kind: "none" }>, feed: FeedPlan | null) =>
+      feed === null
+        ? { draws, data: undefined }
+        : { draws: { ...draws, feed: feed.address }, data: feed.data };
+    if (visits === "none") return { draws: { kind: "none" }, data: undefined };
+    if (visits === "all") {
+      if (reader === null) return { draws: samples.allDraws, data: undefined };
+      if (samples.coupled)
+        fail(
+          "unsupported",
+          scheme.name,
+          "a loss with batch ops needs all samples of a pass in memory at once",
+          "all of data that a function reads",
+          "Use minibatches, or give the data as arrays.",
+        );
+      const sizes = { block, most: samples.N, end: 4 * samples.N };
+      inOrder ??= planFeed(planner, reader, real, samples.recordBytes, "inOrder", sizes);
+      return fed({ kind: "all", table: 0 }, inOrder);
+    }
     const number = visits === "batch" ? 0 : 1;
-    if (batches !== 0)
-      return { kind: "table", table: batches + 4 * S * number, rowBytes: 4 * S * scheme.batches };
-    if (samples.isFresh) return { kind: "none" };
-    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number);
-    return { kind: "window", window: windows[number].address, strideBytes: 4 * drawLanes };
+    if (batches !== 0) {
+      const given = setting.batches!.length;
+      const sizes = { block, most: given, end: batches + 4 * given };
+      if (reader !== null) fromTable ??= planFeed(planner, reader, real, samples.recordBytes, "drawn", sizes);
+      const table = batches + 4 * S * number;
+      return fed({ kind: "table", table, rowBytes: 4 * S * scheme.batches }, fromTable);
+    }
+    if (samples.isFresh) return { draws: { kind: "none" }, data: undefined };
+    windows[number] ??= planWindow(planner, samples, setting, drawLanes, number, block, real);
+    const window = windows[number];
+    return fed({ kind: "window", window: window.address, strideBytes: 4 * drawLanes }, window.feed);
   };
   const sharedIn = (visits: Visit) => visits === "all" || visits === "none" || setting.batches !== null;
   const weights = noise === 0 ? 0 : values((samples.N + 1) * ld);
@@ -240,21 +269,23 @@ export function planRun(
       for (const { n, at, noise: to } of blocks)
         closing.push({ name: "copy", values: { dst: to, a: factor.dst + at, n } });
     }
-    const source = samples.source(count, sharedIn(draft.visits), setting.labelNoise);
+    const { draws, data } = walkOver(draft.visits);
+    const source = samples.source(count, sharedIn(draft.visits), setting.labelNoise, data);
     const pass = lower(effects, { ...shape, params, weights, opening, closing, source });
     const purpose = draft.visits === "second" ? PURPOSE.freshSecond : PURPOSE.fresh;
-    return placePass(planner, pass, drawsFor(draft.visits), purpose);
+    return placePass(planner, pass, draws, purpose);
   };
   const passes = build.passes.map(lowerPass);
 
   // mean loss of the batch the next step uses: recorded, or asked for when a run diverges
   const first = build.passes[0]?.visits ?? "all";
   const lossOfBatch = meanOver(samples.lossIn(S, setting.labelNoise), S);
-  const batchSource = samples.source(S, sharedIn(first), setting.labelNoise);
+  const firstWalk = walkOver(first);
+  const batchSource = samples.source(S, sharedIn(first), setting.labelNoise, firstWalk.data);
   const lossPass = placePass(
     planner,
     lower([{ kind: "record", value: lossOfBatch, slot: 0 }], { ...shape, source: batchSource }),
-    drawsFor(first),
+    firstWalk.draws,
     PURPOSE.fresh,
   );
 
@@ -280,19 +311,39 @@ export function planRun(
     }
     slot += s.entries * choice.groupLanes;
   }
+  const probeWalk = walkOver(measures.loss === null ? "none" : whole ? "all" : first);
   const probeSource =
-    measures.loss === null ? samples.source(0, true) : whole ? samples.source(samples.N, true) : batchSource;
-  const probeDraws =
-    measures.loss === null ? ({ kind: "none" } as const) : whole ? samples.allDraws : drawsFor(first);
+    measures.loss === null
+      ? samples.source(0, true)
+      : whole
+        ? samples.source(samples.N, true, null, probeWalk.data)
+        : batchSource;
   const probePass = placePass(
     planner,
     lower(probeEffects, { ...shape, source: probeSource }),
-    probeDraws,
+    probeWalk.draws,
     PURPOSE.fresh,
   );
 
+  const walks = [inOrder, fromTable] as (FeedPlan | null)[];
+  const feeds = [...walks, ...windows.map((w) => w.feed)].filter((f) => f !== null);
+  const size64 = (n: number) => Math.ceil(n / 64) * 64;
+  const perSample = [weights && (samples.N + 1) * ld, setting.normals?.length ?? 0];
+  const factors = factor === null ? 0 : samples.N * size;
+  const parts = {
+    state: (choice.groups > 1 ? 1 + 2 * choice.groups : 2) * stateBytes,
+    samples:
+      windows.reduce((n, w) => n + w.bytes, 0) +
+      walks.reduce((n, f) => n + (f?.bytes ?? 0), 0) +
+      [...perSample, factors].reduce((n, count) => n + size64(count * real.bytes), 0) +
+      size64(4 * (setting.batches?.length ?? 0)),
+    trace: size64(recordBytes * choice.groups * traceRecords),
+  };
+
   return {
     bytes: planner.end - base,
+    /** Parts of it; what is left holds values of a block, gradients and the program. */
+    parts,
     choice,
     ld,
     run,
@@ -359,6 +410,7 @@ export function planRun(
     lossTrace,
     streams,
     windows,
+    feeds,
     batches,
     normals,
     constants,

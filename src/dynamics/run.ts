@@ -1,3 +1,4 @@
+import { later } from "../core/steps.ts";
 import { turn } from "../core/turn.ts";
 import {
   checkFlag,
@@ -140,6 +141,8 @@ export async function* advance(
   const saved = control.resume === undefined ? [] : splitCheckpoints(control.resume, parts.length);
   const finished: { run: Run; checkpoint: Uint8Array | null }[] = [];
   const progress = new Meter(parts, control.onProgress);
+  if (control.checkpoint !== undefined || control.resume !== undefined)
+    for (const { samples } of parts) await later(samples.identify(), control.signal);
   for (const [p, { samples, setting }] of parts.entries()) {
     const execution = new Execution(host, model, samples, setting, measures, control.probes);
     samples.hold();
@@ -154,11 +157,11 @@ export async function* advance(
         const { step } = execution;
         await measure(execution, setting, parts[p]!.replicas, control.probes);
         if (execution.isOver) break;
-        execution.slice(nextStop(step, control));
+        await untilAborted(execution, nextStop(step, control), control.signal);
         const now = performance.now();
         // a checkpoint within a chunk would take it back, and a run that is always due would get nowhere
         const due = !execution.isOpen && isDue(control.checkpoint, now - lastSave, execution.step - lastStep);
-        if (now - lastTurn < TURN_MS && !due) continue;
+        if (now - lastTurn < TURN_MS && !due && !control.signal?.aborted) continue;
         if (!execution.isOver) {
           progress.report(p, execution.step);
           if (due) {
@@ -192,6 +195,20 @@ export async function* advance(
   progress.end();
   if (run.status === "diverged" && whole.onDiverge === "throw") throw divergence(run);
   return run;
+}
+
+/** A slice; an abort ends it without a word, and the run then says what it has. */
+async function untilAborted(
+  execution: Execution,
+  limit: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  try {
+    await later(execution.slice(limit), signal, () => execution.canStop);
+  } catch (error) {
+    // what cannot be taken back has nothing to show
+    if (!signal?.aborted || !execution.canStop) throw error;
+  }
 }
 
 /** The whole run at once. */

@@ -283,6 +283,8 @@ export const runFields = [
   "BLOCK_AT",
   "RECORDS",
   "FINITE",
+  /** Address of the feed whose samples a paused call waits for, or 0. */
+  "STARVED",
 ] as const;
 
 /** Fields of a window of draws. */
@@ -300,6 +302,22 @@ export const drawFields = [
   "DISTINCT",
   /** Updates of an epoch, which the window then covers; 0 where batches are independent. */
   "EPOCH_UPDATES",
+  /** Address of the feed that brings the drawn samples, or 0 where all samples are there. */
+  "WINDOW_FEED",
+] as const;
+
+/** Fields of a feed: the samples of some consecutive draws, brought into memory by the host. */
+export const feedFields = [
+  /** The draws it has: from this address of the table of draws up to that one. */
+  "FEED_FROM",
+  "FEED_TO",
+  /** Address of the byte offsets of their records, in the order of the draws. */
+  "FEED_OFFSETS",
+  /** Where the draws end that are known. */
+  "FEED_END",
+  /** What a paused call waits for. */
+  "FEED_WANTED",
+  "FEED_BYTES",
 ] as const;
 
 /** Fields of the rates of a run; addresses of one value per lane, f64 where not said otherwise. */
@@ -345,6 +363,8 @@ export const passFields = [
   "AFTER_END",
   "BLOCKS",
   "BLOCK_LANES",
+  /** Samples behind the last full block. */
+  "REST",
   /** 0 a table of byte offsets, 1 a window of draws. */
   "DRAW_KIND",
   "DRAW_TABLE",
@@ -355,4 +375,6 @@ export const passFields = [
   "WHOLE",
   /** What random leaves are drawn for; 0 for what the run says. */
   "PURPOSE_OF_NOISE",
+  /** Address of the feed that brings the samples; the table of draws then holds their numbers. 0 where all samples are there. */
+  "FEED",
 ] as const;

@@ -66,6 +66,8 @@ export interface Pass {
   readonly after: Code;
   readonly blocks: number;
   readonly blockLanes: number;
+  /** Samples behind the last full block. */
+  readonly rest: number;
   /** One block is the whole batch, and its body is all there is to do. */
   readonly whole: boolean;
 }
@@ -235,7 +237,7 @@ class Lowering {
       sections = { setup, before: none(), body: Code.join(before, body, after), tail: none(), after: none() };
     }
     this.#scratch.settle(planner, sections);
-    return { ...sections, blocks, blockLanes: width, whole };
+    return { ...sections, blocks, blockLanes: width, rest, whole };
   }
 
   /**

@@ -8,11 +8,16 @@ import type { Node } from "./node.ts";
 export type Draws =
   | { readonly kind: "none" }
   /** A window of Philox draws. */
-  | { readonly kind: "window"; readonly window: number; readonly strideBytes: number }
-  /** The same table of byte offsets in every update: the whole data set in order. */
-  | { readonly kind: "all"; readonly table: number }
+  | {
+      readonly kind: "window";
+      readonly window: number;
+      readonly strideBytes: number;
+      readonly feed?: number;
+    }
+  /** The same table of byte offsets in every update: the whole data set in order. With a feed there is no table. */
+  | { readonly kind: "all"; readonly table: number; readonly feed?: number }
   /** A table with the draws of every update, a row each. */
-  | { readonly kind: "table"; readonly table: number; readonly rowBytes: number };
+  | { readonly kind: "table"; readonly table: number; readonly rowBytes: number; readonly feed?: number };
 
 /** A lowered pass with addresses for its code; nothing is written before `install`. */
 export interface PlacedPass {
@@ -57,12 +62,14 @@ export function installPass(arena: Arena, placed: PlacedPass): { setup: number; 
     AFTER_END: afterEnd,
     BLOCKS: placed.pass.blocks,
     BLOCK_LANES: placed.pass.blockLanes,
+    REST: placed.pass.rest,
     DRAW_KIND: draws.kind === "window" ? 1 : 0,
     DRAW_TABLE: draws.kind === "window" ? draws.window : draws.kind === "none" ? 0 : draws.table,
     DRAW_STRIDE: draws.kind === "window" ? draws.strideBytes : 4,
     DRAW_ROW: draws.kind === "table" ? draws.rowBytes : 0,
     WHOLE: placed.pass.whole ? 1 : 0,
     PURPOSE_OF_NOISE: placed.purpose,
+    FEED: draws.kind === "none" ? 0 : (draws.feed ?? 0),
   });
   return { setup, setupEnd };
 }
@@ -83,6 +90,10 @@ export function setRun(
   value: number,
 ): void {
   arena.words(address + 4 * runFields.indexOf(field), 1)[0] = value;
+}
+
+export function getRun(arena: Arena, address: number, field: (typeof runFields)[number]): number {
+  return arena.words(address + 4 * runFields.indexOf(field), 1)[0]!;
 }
 
 export const RUN_BYTES = 4 * runFields.length;

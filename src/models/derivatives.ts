@@ -1,4 +1,5 @@
 import type { RealArray } from "../core/arena.ts";
+import { now, type Steps } from "../core/steps.ts";
 import { fail } from "../errors.ts";
 import { curvature, gradient, meanOver, pullback, standIn, tangent } from "../graph/derive.ts";
 import { instantiate } from "../graph/instantiate.ts";
@@ -7,7 +8,7 @@ import { describe, isSampleValue, type Node, reachable } from "../graph/node.ts"
 import { scale } from "../graph/ops.ts";
 import { substitute } from "../graph/substitute.ts";
 import type { Evaluation } from "./evaluate.ts";
-import type { Measure } from "./measure.ts";
+import type { Measure, Recipe } from "./measure.ts";
 
 /** Vectors of parameter space, flat [count][P]; entries of untrainable blocks are left out of account. */
 type Vectors = ArrayLike<number>;
@@ -106,44 +107,64 @@ export function jacobianVector(measure: Measure, theta: ArrayLike<number>, v: Ve
   return pass.read(0, measure.N);
 }
 
+export const lossRecipe = (measure: Measure): Recipe => ({
+  effects: (take) => [{ kind: "output", value: meanOver(measure.loss, measure.N), address: take(1) }],
+});
+
 /** Mean loss over the samples. */
-export function meanLoss(measure: Measure, theta: ArrayLike<number>): number {
-  const pass = measure.pass("loss", () => ({
-    effects: (take) => [{ kind: "output", value: meanOver(measure.loss, measure.N), address: take(1) }],
-  }));
-  pass.run(theta);
+export const meanLoss = (measure: Measure, theta: ArrayLike<number>): number =>
+  now(lossSteps(measure, theta));
+
+/** The same where samples may have to be waited for. */
+export function* lossSteps(measure: Measure, theta: ArrayLike<number>): Steps<number> {
+  const pass = measure.pass("loss", () => lossRecipe(measure));
+  yield* pass.walk(theta);
   return pass.read(0, 1)[0]!;
 }
 
+export const lossesRecipe = (measure: Measure): Recipe => ({
+  effects: (take) => [
+    { kind: "storeSamples", value: measure.loss, address: take(measure.N), stride: 1, offset: 0 },
+  ],
+});
+
 /** Loss of every sample, N values. */
-export function losses(measure: Measure, theta: ArrayLike<number>): RealArray {
-  const pass = measure.pass("losses", () => ({
-    effects: (take) => [
-      { kind: "storeSamples", value: measure.loss, address: take(measure.N), stride: 1, offset: 0 },
-    ],
-  }));
-  pass.run(theta);
+export const losses = (measure: Measure, theta: ArrayLike<number>): RealArray =>
+  now(lossesSteps(measure, theta));
+
+/** The same where samples may have to be waited for. */
+export function* lossesSteps(measure: Measure, theta: ArrayLike<number>): Steps<RealArray> {
+  const pass = measure.pass("losses", () => lossesRecipe(measure));
+  yield* pass.walk(theta);
   return pass.read(0, measure.N);
 }
 
-/** The gradient of the mean loss, P values. */
-export function meanGradient(measure: Measure, theta: ArrayLike<number>): Float64Array {
-  const out = new Float64Array(measure.P);
+export function gradientRecipe(measure: Measure): Recipe {
   const weight = measure.model.graph.number(1 / measure.N);
-  const pass = measure.pass("gradient", () => ({
+  return {
     effects: (take) =>
       gradient(measure.loss, measure.leaves, weight, measure.N).flatMap((value, i): Effect[] => {
         const address = take(measure.trainable[i]!.size);
         return value === null ? [] : [{ kind: "output", value, address }];
       }),
-  }));
-  pass.run(theta);
+  };
+}
+
+/** The gradient of the mean loss, P values. */
+export const meanGradient = (measure: Measure, theta: ArrayLike<number>): Float64Array =>
+  now(gradientSteps(measure, theta));
+
+/** The same where samples may have to be waited for. */
+export function* gradientSteps(measure: Measure, theta: ArrayLike<number>): Steps<Float64Array> {
+  const out = new Float64Array(measure.P);
+  const pass = measure.pass("gradient", () => gradientRecipe(measure));
+  yield* pass.walk(theta);
   for (const [i, block] of measure.trainable.entries()) pass.readInto(out, block.offset, i, block.size);
   return out;
 }
 
 /** Results of P values for each of several vectors, `width` vectors to a pass. */
-export function mapVectors(
+export function* mapVectors(
   measure: Measure,
   name: string,
   theta: ArrayLike<number>,
@@ -152,7 +173,7 @@ export function mapVectors(
   build: (direction: ReadonlyMap<Node, Node>, k: number) => readonly (Node | null)[],
   shared: { node: Node; size: number }[] = [],
   prepare: (pass: Evaluation, from: number) => void = () => {},
-): Float64Array {
+): Steps<Float64Array> {
   const { P, trainable } = measure;
   const out = new Float64Array(count * P);
   for (let first = 0; first < count; ) {
@@ -172,7 +193,7 @@ export function mapVectors(
     }));
     setVectors(measure, pass, vectors, first, used, width);
     prepare(pass, sets.length);
-    pass.run(theta);
+    yield* pass.walk(theta);
     for (let k = 0; k < used; k++) {
       for (const [i, block] of trainable.entries())
         pass.readInto(out, (first + k) * P + block.offset, k * trainable.length + i, block.size);
@@ -188,12 +209,20 @@ export function mapVectors(
  * @returns [count][P]
  * @cost    about two gradients for each vector, less what vectors of one pass share
  */
-export function hessianVectors(
+export const hessianVectors = (
   measure: Measure,
   theta: ArrayLike<number>,
   vectors: Vectors,
   count: number,
-): Float64Array {
+): Float64Array => now(hessianSteps(measure, theta, vectors, count));
+
+/** The same where samples may have to be waited for. */
+export function hessianSteps(
+  measure: Measure,
+  theta: ArrayLike<number>,
+  vectors: Vectors,
+  count: number,
+): Steps<Float64Array> {
   const weight = measure.model.graph.number(1 / measure.N);
   const gradients = () => gradient(measure.loss, measure.leaves, weight, measure.N);
   return mapVectors(measure, "hessianVector", theta, vectors, count, (along) => {
@@ -218,7 +247,7 @@ export function gaussNewtonVectors(
   count: number,
 ): Float64Array {
   const { graph } = measure.model;
-  return mapVectors(measure, `gaussNewton of node ${of.id}`, theta, vectors, count, (along) => {
+  const steps = mapVectors(measure, `gaussNewton of node ${of.id}`, theta, vectors, count, (along) => {
     const value = measure.samples.coupled ? instantiate(of, measure.N) : of;
     if (!reachable([measure.loss]).includes(value))
       fail(
@@ -249,6 +278,7 @@ export function gaussNewtonVectors(
     const ct = isSampleValue(value) ? bent! : scale(bent!, 1 / measure.N);
     return pullback(value, ct, measure.leaves, measure.N);
   });
+  return now(steps);
 }
 
 /** v^T H v of each vector, from tangents and the cotangents of the loss: `curvature` in graph/derive.ts. */
@@ -293,13 +323,14 @@ export function curvatureGradients(
   count: number,
 ): Float64Array {
   const weight = measure.model.graph.number(1 / measure.N);
-  return mapVectors(measure, "gradient of the curvature", theta, vectors, count, (along) => {
+  const steps = mapVectors(measure, "gradient of the curvature", theta, vectors, count, (along) => {
     const value = curvature(measure.loss, weight, along, measure.N);
     // what has gone over the batch is one number: its seed is shared by the samples
     return value === null
       ? measure.leaves.map(() => null)
       : pullback(value, weight, measure.leaves, measure.N);
   });
+  return now(steps);
 }
 
 /** Per-sample Hessian-vector products H_n v of some samples, [rows][P]. */

@@ -3,11 +3,11 @@ import { pullback } from "../graph/derive.ts";
 import type { Effect, Source } from "../graph/lower.ts";
 import type { Block, Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
-import { Evaluation, type Host } from "./evaluate.ts";
+import { Evaluation, type EvaluationSpec, evaluationBytes, type Host } from "./evaluate.ts";
 import type { Samples } from "./samples.ts";
 
 /** Samples side by side in one block of a pass outside any run. */
-const BLOCK = 64;
+export const BLOCK = 64;
 /** Passes that are kept: each generator whose noise power is asked for has its own. */
 const KEPT_PASSES = 64;
 
@@ -104,18 +104,28 @@ export class Measure {
   }
 
   /** A pass to be disposed of by the caller. */
-  once(where: string, { samples, chosen, extra, effects }: Recipe): Evaluation {
+  once(where: string, recipe: Recipe): Evaluation {
+    return new Evaluation(this.host, this.#spec(where, recipe));
+  }
+
+  /** Wasm memory of a pass that is not made. */
+  bytesOf(recipe: Recipe): number {
+    return evaluationBytes(this.host.core, this.#spec("memory", recipe));
+  }
+
+  #spec(where: string, { samples, chosen, extra, effects }: Recipe): EvaluationSpec {
     const source = this.samples.source(samples ?? this.N, true);
     const params = this.model.blocks.map((block) => ({ node: this.model.leaf(block.name), block }));
-    return new Evaluation(this.host, {
+    return {
       where,
       params,
       ...(extra === undefined ? {} : { extra }),
       source,
       draws: chosen ? "chosen" : this.samples.allDraws,
+      feed: this.samples.feed,
       block: BLOCK,
       effects: (take) => effects(take, source),
-    });
+    };
   }
 
   /** The mean gradient at a theta, kept until another theta is asked for: products with Sigma come in series. */

@@ -1,8 +1,10 @@
 import type { Region } from "../core/arena.ts";
-import { hashArrays, hashText } from "../core/hash.ts";
+import { ArrayHash, hashArrays, hashText } from "../core/hash.ts";
 import { type Key, keyOf, PURPOSE } from "../core/key.ts";
+import type { Steps } from "../core/steps.ts";
 import { checkInteger, fail, show } from "../errors.ts";
 import { couplesSamples, instantiate } from "../graph/instantiate.ts";
+import { Planner } from "../graph/layout.ts";
 import type { Source } from "../graph/lower.ts";
 import type { Model } from "../graph/model.ts";
 import { type Node, sameShape } from "../graph/node.ts";
@@ -12,7 +14,10 @@ import type { Draws } from "../graph/program.ts";
 import { blocksOf, Sampler } from "../graph/sampler.ts";
 import { substitute } from "../graph/substitute.ts";
 import { Evaluation, type Host } from "./evaluate.ts";
+import { Feed, planFeed } from "./feed.ts";
+import { BLOCK } from "./measure.ts";
 import { MomentMatched, momentPoints } from "./moment-matched.ts";
+import { isReader, type Reader, Records } from "./reader.ts";
 
 /** Where the samples of a problem come from. */
 export type Origin =
@@ -27,7 +32,7 @@ export type LabelNoise = ReadonlyMap<string, number> | null;
 export type Data = Readonly<Record<string, unknown>> | Sampler | MomentMatched;
 
 /**
- * The samples of a problem. A finite set lies in Wasm memory, all inputs of a sample side by side;
+ * The samples of a problem. A finite set lies in Wasm memory, all inputs of a sample side by side, or is read on the way;
  * a sampler without a sample count is drawn fresh inside every step.
  */
 export class Samples {
@@ -44,6 +49,10 @@ export class Samples {
   readonly #data: number;
   readonly #table: number;
   readonly #fresh: Sampler | null;
+  /** A set that is read on the way; null otherwise. */
+  readonly reader: Records | null;
+  /** Brings it to passes outside any run, which go over it one at a time. */
+  readonly feed: Feed | null;
   #fingerprint: string | null = null;
   /** What a finite set was made from, unless arrays were given. */
   #origin: Origin | null = null;
@@ -58,6 +67,7 @@ export class Samples {
     fresh: Sampler | null,
     loss: Node,
     noise: { map: Map<Node, number>; blocks: number },
+    records: Records | null = null,
   ) {
     this.#host = host;
     this.#model = model;
@@ -66,6 +76,22 @@ export class Samples {
     this.#loss = loss;
     this.coupled = couplesSamples(loss);
     this.#noise = noise;
+    this.reader = records;
+    this.feed = null;
+    if (records !== null) {
+      const sizes = { block: BLOCK, most: N, end: 4 * N };
+      const { region, plan } = host.arena.reserve("problem: data", (base) => {
+        const planner = new Planner(base);
+        const feed = planFeed(planner, records, host.core.real, this.recordBytes, "inOrder", sizes);
+        return { bytes: planner.end - base, feed };
+      });
+      host.arena.clear(region);
+      this.#region = region;
+      this.#data = plan.feed.data;
+      this.#table = 0;
+      this.feed = new Feed(host, model, records, plan.feed);
+      return;
+    }
     if (fresh !== null) {
       this.#region = null;
       this.#data = 0;
@@ -98,7 +124,13 @@ export class Samples {
       fail("unsupported", "problem", "samples and dataSeed go with a sampler", "a finite data set");
     }
     if (data instanceof MomentMatched) return Samples.#fromMoments(host, model, data);
+    if (isReader(data)) return Samples.#fromReader(host, model, data);
     return Samples.#fromArrays(host, model, data);
+  }
+
+  static #fromReader(host: Host, model: Model, reader: Reader): Samples {
+    const records = new Records(model, reader);
+    return new Samples(host, model, records.N, null, model.loss, { map: new Map(), blocks: 0 }, records);
   }
 
   static #fromArrays(host: Host, model: Model, data: unknown): Samples {
@@ -230,7 +262,7 @@ export class Samples {
         "unsupported",
         "simulate: dataSeed",
         "a finite set made by a sampler",
-        this.isFresh ? "fresh samples, which follow the run's seed" : "data given as arrays",
+        this.isFresh ? "fresh samples, which follow the run's seed" : "data of your own",
         "Make the problem with engine.problem(model, sampler, { samples: N }).",
       );
     return Samples.#fromSampler(this.#host, this.#model, origin.sampler, { samples: this.N, dataSeed });
@@ -410,17 +442,22 @@ export class Samples {
     return this.#model.recordSize * this.#host.core.real.bytes;
   }
 
+  /** Wasm memory of the samples, or of the buffer that passes outside any run read them through. */
+  get bytes(): number {
+    return this.#region?.bytes ?? 0;
+  }
+
   get isFresh(): boolean {
     return this.#fresh !== null;
   }
 
   /** Where a pass over `samples` samples reads them. */
-  source(samples: number, shared: boolean, noise: LabelNoise = null): Source {
+  source(samples: number, shared: boolean, noise: LabelNoise = null, data = this.#data): Source {
     const leaves = noise === null ? this.#noise : numberNoise(this.#noiseLeaves(noise));
     const offsets = new Map(this.#model.inputs.map((i) => [this.#model.leaf(i.name), i.offset]));
     return {
       samples,
-      data: this.#fresh === null ? this.#data : null,
+      data: this.#fresh === null ? data : null,
       shared,
       offsets,
       noise: leaves.map,
@@ -430,6 +467,7 @@ export class Samples {
 
   /** All samples in order, or none when they are fresh. */
   get allDraws(): Draws {
+    if (this.feed !== null) return { kind: "all", table: 0, feed: this.feed.plan.address };
     return this.#fresh === null ? { kind: "all", table: this.#table } : { kind: "none" };
   }
 
@@ -453,9 +491,43 @@ export class Samples {
     return out;
   }
 
-  /** The data as it lies in memory: N records, all inputs of a sample side by side. */
+  /**
+   * The data as it lies in memory: N records, all inputs of a sample side by side.
+   *
+   * @throws NoetherflowError "unsupported" where they do not
+   */
   records(): Float64Array {
+    if (this.reader !== null)
+      fail(
+        "unsupported",
+        "data",
+        "data in memory, or a law that makes them",
+        "data that a function reads",
+        "Keep a run by its checkpoints, which hold a hash of the data.",
+      );
     return Float64Array.from(this.#host.arena.reals(this.#data, this.N * this.#model.recordSize));
+  }
+
+  /** Reads data that are not in memory from end to end, so that `fingerprint` can be asked for. */
+  *identify(): Steps<void> {
+    if (this.reader === null || this.#fingerprint !== null) return;
+    const hash = new ArrayHash();
+    const { inputs, recordSize } = this.#model;
+    const { portion } = this.reader;
+    const room = this.reader.makeRoom(this.#host);
+    for (let first = 0; first < this.N; first += portion) {
+      const count = Math.min(portion, this.N - first);
+      const columns = yield* this.reader.columns(first, count, room);
+      const part = new Float64Array(count * recordSize);
+      for (const [c, { size, offset }] of inputs.entries())
+        for (let i = 0; i < count * size; i++) {
+          const value = columns[c]![i]!;
+          const at = Math.floor(i / size) * recordSize + offset + (i % size);
+          part[at] = this.#host.core.dtype === "f32" ? Math.fround(value) : value;
+        }
+      hash.update(part);
+    }
+    this.#fingerprint = hash.digest();
   }
 
   /** A hash of the data, or of the law they are drawn from. */

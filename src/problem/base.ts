@@ -1,5 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import { keyOf } from "../core/key.ts";
+import { readOptions, type SimulateOptions } from "../dynamics/options.ts";
+import { splitRun } from "../dynamics/sweep.ts";
 import { readTheta, type ThetaLike } from "../dynamics/theta.ts";
 import { checkInteger, checkKnown, checkObject, fail, NoetherflowError, show } from "../errors.ts";
 import type { Block, Model } from "../graph/model.ts";
@@ -8,6 +10,16 @@ import type { Host } from "../models/evaluate.ts";
 import { type InitKind, type InitOptions, init } from "../models/init.ts";
 import { Measure } from "../models/measure.ts";
 import { type Data, Samples } from "../models/samples.ts";
+import { readRecord } from "../recording.ts";
+import type { Generator } from "../symmetry/generator.ts";
+import {
+  estimate,
+  type Measured,
+  type MemoryPlan,
+  measurementMemory,
+  type PlanEstimate,
+  runMemory,
+} from "./memory.ts";
 
 /** Samples of a measurement on a problem whose samples are drawn fresh. */
 export interface FreshOptions {
@@ -116,6 +128,43 @@ export abstract class ProblemBase {
   init(kind: InitKind, options: InitOptions): RealArray {
     this.alive("init");
     return init(this.host, this.model, kind, options);
+  }
+
+  /**
+   * Memory a run would take, and its time from a trial of a few steps. Nothing is kept.
+   *
+   * @example
+   * const { recordBytes, lanes } = await problem.plan({ ...options, steps: 1_000_000 });
+   * recordBytes; // 160008; one charge at 20001 records
+   */
+  async plan(options: SimulateOptions<Generator, Node>): Promise<PlanEstimate> {
+    const { sweep, measures } = this.#sweep("plan", options);
+    return estimate(this.host, this.model, sweep, measures);
+  }
+
+  /**
+   * Bytes that a run takes, or a measurement over all samples, without making it: docs/memory.md has the formulae. Passes of
+   * measurements are kept until the problem is disposed of; runs give theirs back.
+   *
+   * @param what options of `simulate`, or "loss", "losses", "gradient" or "noiseTrace"
+   * @throws  what `simulate` refuses; NoetherflowError "unsupported" for a measurement of fresh samples
+   * @example
+   * const { state, bytes } = problem.memory(options);
+   * state; // 1408; two copies of 20 numbers and the rates, each array padded
+   * bytes > state + problem.memory("gradient").data; // true
+   */
+  memory(what: Measured | SimulateOptions<Generator, Node>): MemoryPlan {
+    if (typeof what === "string") return measurementMemory(this.all("memory"), what);
+    const { sweep, measures } = this.#sweep("memory", what);
+    return runMemory(this.host, this.model, this.samples, sweep, measures);
+  }
+
+  /** A run over the samples as they are. */
+  #sweep(where: string, options: SimulateOptions<Generator, Node>) {
+    this.alive(where);
+    const setting = readOptions(this.model, this.N, this.host.core.real.bytes, options);
+    const parts = splitRun(setting).map((part) => ({ ...part, samples: this.samples }));
+    return { sweep: { setting, parts }, measures: readRecord(this.model, options) };
   }
 
   /** Gives the problem's memory back; it cannot be used afterwards. */

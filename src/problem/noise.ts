@@ -1,4 +1,5 @@
 import type { RealArray } from "../core/arena.ts";
+import { now } from "../core/steps.ts";
 import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkFlag, checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
 import { meanGradient } from "../models/derivatives.ts";
@@ -14,6 +15,7 @@ import {
   noiseEstimate,
   noiseMoments,
   noiseVectors,
+  readMethod,
   squaredNorm,
 } from "../stats/noise.ts";
 import type { Control } from "../stats/operator.ts";
@@ -94,7 +96,7 @@ export abstract class ProblemNoise extends ProblemGradients {
     ]);
     const measure = this.perSample(where);
     const transposeW = checkFlag(where, "transposeW", options.transposeW);
-    return noiseMoments(measure, flat, U, W, transposeW, readMethod(where, options.method));
+    return now(noiseMoments(measure, flat, U, W, transposeW, readMethod(where, options.method)));
   }
 
   /**
@@ -197,16 +199,9 @@ export abstract class ProblemNoise extends ProblemGradients {
     const centred = options.centred === undefined || checkFlag(where, "centred", options.centred);
     if (method !== undefined && (drawn || !centred))
       fail("unsupported", where, "a method goes with the centred noise of the whole set", show(method));
-    const found = noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred });
+    const found = now(noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred }));
     if (!Number.isFinite(found.value))
       fail("nonfinite", where, "the gradients of all samples must be finite", `${found.value} at this theta`);
     return found;
   }
-}
-
-function readMethod(where: string, method: unknown): NoiseMethod {
-  if (method === undefined) return "structured";
-  if (method !== "structured" && method !== "streamed")
-    fail("range", where, 'method is "structured" or "streamed"', show(method));
-  return method as NoiseMethod;
 }

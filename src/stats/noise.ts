@@ -1,13 +1,22 @@
 import type { RealArray } from "../core/arena.ts";
+import { now, type Steps } from "../core/steps.ts";
 import { turn } from "../core/turn.ts";
-import { fail, showShape } from "../errors.ts";
+import { fail, show, showShape } from "../errors.ts";
 import { gradient, meanOver, tangent } from "../graph/derive.ts";
 import { hasStructure, type Products, plain, structured, weighted } from "../graph/inner.ts";
 import type { Effect } from "../graph/lower.ts";
 import type { Node } from "../graph/node.ts";
 import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph/ops.ts";
-import { chooseRows, chunkRows, gradientsPass, mapVectors, meanGradient } from "../models/derivatives.ts";
-import type { Measure } from "../models/measure.ts";
+import {
+  chooseRows,
+  chunkRows,
+  gradientRecipe,
+  gradientSteps,
+  gradientsPass,
+  mapVectors,
+  meanGradient,
+} from "../models/derivatives.ts";
+import type { Measure, Recipe } from "../models/measure.ts";
 import { type Estimate, exact, meanOf } from "./estimate.ts";
 import type { Control } from "./operator.ts";
 
@@ -23,6 +32,14 @@ const CANCELLATION = { f64: 1e-6, f32: 1e-2 };
 /** How a quantity of the gradient noise is computed: from factors where they exist, or from g - gbar. */
 export type NoiseMethod = "structured" | "streamed";
 
+/** A method as it came from a caller. */
+export function readMethod(where: string, method: unknown): NoiseMethod {
+  if (method === undefined) return "structured";
+  if (method !== "structured" && method !== "streamed")
+    fail("range", where, 'method is "structured" or "streamed"', show(method));
+  return method as NoiseMethod;
+}
+
 /** |p|^2 of all blocks. */
 export const squaredNorm =
   (measure: Measure): Form =>
@@ -37,6 +54,38 @@ export const squaredNorm =
 const byBlock = (measure: Measure, nodes: readonly (Node | null)[]) => (name: string) =>
   nodes[measure.trainable.findIndex((b) => b.name === name)] ?? null;
 
+function structuredRecipe(measure: Measure, form: Form): Recipe {
+  const one = measure.model.graph.number(1);
+  return {
+    effects: (take) => {
+      const each = byBlock(measure, measure.sampleGradients);
+      // with the seed 1 of the gradients per sample, so that they share the way back
+      const sums = gradient(measure.loss, measure.leaves, one, measure.N);
+      const mean = byBlock(
+        measure,
+        sums.map((g) => g && scale(g, 1 / measure.N)),
+      );
+      const acted = new Set<string>();
+      const second = form((name) => {
+        const g = each(name);
+        if (g !== null) acted.add(name);
+        return g;
+      }, structured);
+      const first = form(mean, plain);
+      if (second === null || first === null) return [];
+      const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
+      return [
+        output(meanOver(second, measure.N)),
+        output(first),
+        ...[...acted].flatMap((name) => {
+          const [g, m] = [each(name)!, mean(name)!];
+          return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
+        }),
+      ];
+    },
+  };
+}
+
 /**
  * Tr[Sigma A] = (1/N) sum_n g_n^T A g_n - gbar^T A gbar over all samples of a set, for the form of A.
  *
@@ -47,44 +96,16 @@ const byBlock = (measure: Measure, nodes: readonly (Node | null)[]) => (name: st
  *
  * error of the difference: some N u |A| E|g|^2;  of the centred form: some u |A| sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
  */
-export function noiseForm(
+function* noiseForm(
   measure: Measure,
   key: string,
   theta: ArrayLike<number>,
   form: Form,
   method?: NoiseMethod,
-): number {
+): Steps<number> {
   if (method !== "streamed") {
-    const one = measure.model.graph.number(1);
-    const pass = measure.pass(`${key}, structured`, () => ({
-      effects: (take) => {
-        const each = byBlock(measure, measure.sampleGradients);
-        // with the seed 1 of the gradients per sample, so that they share the way back
-        const sums = gradient(measure.loss, measure.leaves, one, measure.N);
-        const mean = byBlock(
-          measure,
-          sums.map((g) => g && scale(g, 1 / measure.N)),
-        );
-        const acted = new Set<string>();
-        const second = form((name) => {
-          const g = each(name);
-          if (g !== null) acted.add(name);
-          return g;
-        }, structured);
-        const first = form(mean, plain);
-        if (second === null || first === null) return [];
-        const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
-        return [
-          output(meanOver(second, measure.N)),
-          output(first),
-          ...[...acted].flatMap((name) => {
-            const [g, m] = [each(name)!, mean(name)!];
-            return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
-          }),
-        ];
-      },
-    }));
-    pass.run(theta);
+    const pass = measure.pass(`${key}, structured`, () => structuredRecipe(measure, form));
+    yield* pass.walk(theta);
     const read = pass.results.map((_, i) => pass.read(i, 1)[0]!);
     const [second = 0, first = 0, ...norms] = read;
     const value = second - first;
@@ -95,14 +116,22 @@ export function noiseForm(
     const kept = norms.every((a, i) => i % 2 === 1 || a === 0 || keeps(a, norms[i + 1]!));
     if (kept && keeps(second, first)) return value;
   }
-  const terms = centredTerms(measure, key, theta, form);
+  const terms = yield* centredTerms(measure, key, theta, form);
   let total = 0;
   for (let n = 0; n < terms.length; n++) total += terms[n]!;
   return total / measure.N;
 }
 
 /** The mean of g_n^T A g_n: the second moment, from which Tr[Sigma A] is left by taking gbar^T A gbar away. */
-export function secondMoment(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): number {
+export const secondMoment = (measure: Measure, key: string, theta: ArrayLike<number>, form: Form): number =>
+  now(secondMomentSteps(measure, key, theta, form));
+
+function* secondMomentSteps(
+  measure: Measure,
+  key: string,
+  theta: ArrayLike<number>,
+  form: Form,
+): Steps<number> {
   const pass = measure.pass(`${key}, second moment`, () => ({
     effects: (take) => {
       const address = take(1);
@@ -110,7 +139,7 @@ export function secondMoment(measure: Measure, key: string, theta: ArrayLike<num
       return value === null ? [] : [{ kind: "output", value: meanOver(value, measure.N), address }];
     },
   }));
-  pass.run(theta);
+  yield* pass.walk(theta);
   return pass.read(0, 1)[0]!;
 }
 
@@ -127,11 +156,9 @@ export function rawTerms(measure: Measure, key: string, theta: ArrayLike<number>
   return pass.read(0, measure.N);
 }
 
-/** (g_n - gbar)^T A (g_n - gbar) of every sample, N values. */
-function centredTerms(measure: Measure, key: string, theta: ArrayLike<number>, form: Form): RealArray {
-  const mean = meanGradient(measure, theta);
+function centredRecipe(measure: Measure, form: Form): Recipe {
   const means = () => measure.vectorLeaves(0);
-  const pass = measure.pass(`${key}, centred`, () => ({
+  return {
     extra: means(),
     effects: (take) => {
       const address = take(measure.N);
@@ -139,9 +166,27 @@ function centredTerms(measure: Measure, key: string, theta: ArrayLike<number>, f
       const value = form(byBlock(measure, centred), plain);
       return value === null ? [] : [{ kind: "storeSamples", value, address, stride: 1, offset: 0 }];
     },
-  }));
+  };
+}
+
+/** Passes of `noiseEstimate` over a whole set: the second and third only where the first loses too many digits. */
+export const noiseRecipes = (measure: Measure, form: Form): Recipe[] => [
+  structuredRecipe(measure, form),
+  gradientRecipe(measure),
+  centredRecipe(measure, form),
+];
+
+/** (g_n - gbar)^T A (g_n - gbar) of every sample, N values. */
+function* centredTerms(
+  measure: Measure,
+  key: string,
+  theta: ArrayLike<number>,
+  form: Form,
+): Steps<RealArray> {
+  const mean = yield* gradientSteps(measure, theta);
+  const pass = measure.pass(`${key}, centred`, () => centredRecipe(measure, form));
   for (const [i, block] of measure.trainable.entries()) pass.set(i, mean, block.offset);
-  pass.run(theta);
+  yield* pass.walk(theta);
   return pass.read(0, measure.N);
 }
 
@@ -154,21 +199,21 @@ function centredTerms(measure: Measure, key: string, theta: ArrayLike<number>, f
  *
  * With centred: false it is the second moment, the mean of g_n^T A g_n.
  */
-export function noiseEstimate(
+export function* noiseEstimate(
   measure: Measure,
   key: string,
   theta: ArrayLike<number>,
   form: Form,
   drawn: boolean,
   { method, centred = true }: { method?: NoiseMethod | undefined; centred?: boolean | undefined } = {},
-): Estimate {
+): Steps<Estimate> {
   const n = measure.N;
   if (!centred)
     return drawn
       ? meanOf(rawTerms(measure, key, theta, form), "independent samples")
-      : exact(secondMoment(measure, key, theta, form), n);
-  if (!drawn) return exact(noiseForm(measure, key, theta, form, method), n);
-  const terms = centredTerms(measure, key, theta, form);
+      : exact(yield* secondMomentSteps(measure, key, theta, form), n);
+  if (!drawn) return exact(yield* noiseForm(measure, key, theta, form, method), n);
+  const terms = yield* centredTerms(measure, key, theta, form);
   return bessel(terms);
 }
 
@@ -213,14 +258,14 @@ export interface NoiseMoments {
  * method "streamed", and where an entry on the diagonal would lose more digits than noiseForm allows, they are means of
  * products of g_n - gbar (two passes).
  */
-export function noiseMoments(
+export function* noiseMoments(
   measure: Measure,
   theta: ArrayLike<number>,
   up: string,
   down: string,
   transposeW: boolean,
   method: NoiseMethod = "structured",
-): NoiseMoments {
+): Steps<NoiseMoments> {
   const where = "noiseMoments";
   const [U, W] = [measure.model.block(up, where), measure.model.block(down, where)];
   const h = U.shape[1] ?? 0;
@@ -239,7 +284,7 @@ export function noiseMoments(
     measure,
     means.map(({ node }) => node),
   );
-  const run = (by: NoiseMethod): RealArray[] => {
+  const run = function* (by: NoiseMethod): Steps<RealArray[]> {
     const isCentred = by === "streamed";
     const pass = measure.pass(`moments of ${up}, ${down}, ${transposeW}, ${by}`, () => ({
       extra: isCentred ? means : [],
@@ -270,20 +315,20 @@ export function noiseMoments(
       },
     }));
     if (isCentred) {
-      const mean = meanGradient(measure, theta);
+      const mean = yield* gradientSteps(measure, theta);
       for (const [i, block] of measure.trainable.entries()) pass.set(i, mean, block.offset);
     }
-    pass.run(theta);
+    yield* pass.walk(theta);
     return pass.results.map((_, i) => pass.read(i, h * h));
   };
-  const results = run(method);
+  const results = yield* run(method);
   const least = CANCELLATION[measure.host.core.dtype];
   const loses = [0, 2].some((at) =>
     results[at]!.some(
       (second, e) => e % (h + 1) === 0 && second > 0 && !(second - results[at + 1]![e]! > least * second),
     ),
   );
-  const [SU, meanU, SW, meanW, Q] = (method === "structured" && loses ? run("streamed") : results) as [
+  const [SU, meanU, SW, meanW, Q] = (method === "structured" && loses ? yield* run("streamed") : results) as [
     RealArray,
     RealArray,
     RealArray,
@@ -335,7 +380,7 @@ export function noiseVectors(
       : gradient(measure.loss, measure.leaves, weight, measure.N);
   const total = (nodes: readonly (Node | null | undefined)[]) =>
     nodes.filter((n) => n != null).reduce((a, b) => add(a, b));
-  return mapVectors(
+  const steps = mapVectors(
     measure,
     "noise covariance times",
     theta,
@@ -357,6 +402,7 @@ export function noiseVectors(
       for (const [i, block] of measure.trainable.entries()) pass.set(from + i, mean, block.offset);
     },
   );
+  return now(steps);
 }
 
 /**

@@ -18,7 +18,7 @@ export interface CoreExports {
   /** a * b + c as products compute it. */
   multiplyAdd(a: number, b: number, c: number): number;
   advance(run: number, count: number, probeNow: number, blocks: number): number;
-  evaluate(run: number, pass: number): void;
+  evaluate(run: number, pass: number): number;
   execute(pc: number, end: number): void;
   repeat(run: number, pass: number, pc: number, times: number): void;
   scheduleFactor(kind: number, warmup: number, period: number, number: number, k: number): number;
