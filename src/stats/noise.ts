@@ -1,6 +1,7 @@
 import type { RealArray } from "../core/arena.ts";
 import { turn } from "../core/turn.ts";
 import { fail, showShape } from "../errors.ts";
+import { associate } from "../graph/associate.ts";
 import { gradient, meanOver, tangent } from "../graph/derive.ts";
 import { hasStructure, type Products, plain, structured, weighted } from "../graph/inner.ts";
 import type { Effect } from "../graph/lower.ts";
@@ -45,6 +46,9 @@ const byBlock = (measure: Measure, nodes: readonly (Node | null)[]) => (name: st
  * block of samples (two passes). The digits lost are those of Tr Sigma in some block that A acts on, whatever the size
  * of A, and those of the difference itself.
  *
+ * Without a method Tr Sigma also takes its products in the order that costs least (graph/associate.ts), as long as no
+ * more digits are lost by that: a linear net then never forms its hidden layers.
+ *
  * error of the difference: some N u |A| E|g|^2;  of the centred form: some u |A| sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
  */
 export function noiseForm(
@@ -55,50 +59,95 @@ export function noiseForm(
   method?: NoiseMethod,
 ): number {
   if (method !== "streamed") {
-    const one = measure.model.graph.number(1);
-    const pass = measure.pass(`${key}, structured`, () => ({
-      effects: (take) => {
-        const each = byBlock(measure, measure.sampleGradients);
-        // with the seed 1 of the gradients per sample, so that they share the way back
-        const sums = gradient(measure.loss, measure.leaves, one, measure.N);
-        const mean = byBlock(
-          measure,
-          sums.map((g) => g && scale(g, 1 / measure.N)),
-        );
-        const acted = new Set<string>();
-        const second = form((name) => {
-          const g = each(name);
-          if (g !== null) acted.add(name);
-          return g;
-        }, structured);
-        const first = form(mean, plain);
-        if (second === null || first === null) return [];
-        const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
-        return [
-          output(meanOver(second, measure.N)),
-          output(first),
-          ...[...acted].flatMap((name) => {
-            const [g, m] = [each(name)!, mean(name)!];
-            return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
-          }),
-        ];
-      },
-    }));
-    pass.run(theta);
-    const read = pass.results.map((_, i) => pass.read(i, 1)[0]!);
-    const [second = 0, first = 0, ...norms] = read;
-    const value = second - first;
-    if (method === "structured" || norms.every((x) => x === 0)) return value;
-    const { dtype } = measure.host.core;
-    const keeps = (a: number, b: number): boolean =>
-      Math.abs(a - b) > CANCELLATION[dtype] * Math.max(Math.abs(a), Math.abs(b));
-    const kept = norms.every((a, i) => i % 2 === 1 || a === 0 || keeps(a, norms[i + 1]!));
-    if (kept && keeps(second, first)) return value;
+    const orders = method === undefined ? ([true, false] as const) : ([false] as const);
+    for (const reorders of orders) {
+      const moments = momentsOf(measure, key, theta, form, reorders);
+      if (moments === null) continue;
+      const { second, first, blocks } = moments;
+      const value = second - first;
+      if (method === "structured" || blocks.every((b) => b.second === 0 && b.first === 0 && b.bound === 0))
+        return value;
+      const least = CANCELLATION[measure.host.core.dtype];
+      const keeps = (a: number, b: number): boolean =>
+        Math.abs(a - b) > least * Math.max(Math.abs(a), Math.abs(b));
+      if (!blocks.every((b) => b.second > least * b.bound || b.bound === 0)) continue;
+      const kept = blocks.every((b) => b.second === 0 || keeps(b.second, b.first));
+      if (kept && keeps(second, first)) return value;
+      break;
+    }
   }
   const terms = centredTerms(measure, key, theta, form);
   let total = 0;
   for (let n = 0; n < terms.length; n++) total += terms[n]!;
   return total / measure.N;
+}
+
+/** Second and first moment of a form, and of |g|^2 in the blocks it acts on. */
+interface Moments {
+  readonly second: number;
+  readonly first: number;
+  /** `bound` is what rounding of `second` is relative to: E|g|^2 where products are in the order as written. */
+  readonly blocks: readonly { readonly second: number; readonly first: number; readonly bound: number }[];
+}
+
+/** By one pass over the samples, gradients kept as products; null where another order of products is asked for and none is cheaper. */
+function momentsOf(
+  measure: Measure,
+  key: string,
+  theta: ArrayLike<number>,
+  form: Form,
+  reorders: boolean,
+): Moments | null {
+  const { N, loss, leaves } = measure;
+  const pass = measure.pass(`${key}, ${reorders ? "cheapest order" : "structured"}`, () => ({
+    effects: (take) => {
+      const each = byBlock(measure, measure.sampleGradients);
+      // with the seed 1 of the gradients per sample, so that they share the way back
+      const sums = gradient(loss, leaves, measure.model.graph.number(1), N);
+      const mean = byBlock(
+        measure,
+        sums.map((g) => g && scale(g, 1 / N)),
+      );
+      const acted = new Set<string>();
+      const second = form((name) => {
+        const g = each(name);
+        if (g !== null) acted.add(name);
+        return g;
+      }, structured);
+      const first = form(mean, plain);
+      if (second === null || first === null) return [];
+      const names = [...acted];
+      const norms = names.map((name) => structured.inner(each(name)!, each(name)!));
+      const means = names.map((name) => plain.inner(mean(name)!, mean(name)!));
+      let values = [meanOver(second, N), first, ...norms.map((n) => meanOver(n, N)), ...means];
+      let bounds: readonly Node[] = [];
+      if (reorders) {
+        // what is rewritten has a bound only where nothing is taken away from it
+        const cheaper = [second, ...norms].every(isPositive) ? associate(values, N) : null;
+        if (cheaper === null) return [];
+        values = [...cheaper.values];
+        bounds = names.map((_, i) => cheaper.bounds[2 + i] ?? values[2 + i]!);
+      }
+      return [...values, ...bounds].map((value): Effect => ({ kind: "output", value, address: take(1) }));
+    },
+  }));
+  if (pass.results.length === 0) return reorders ? null : { second: 0, first: 0, blocks: [] };
+  pass.run(theta);
+  const [second = 0, first = 0, ...rest] = pass.results.map((_, i) => pass.read(i, 1)[0]!);
+  const count = rest.length / (reorders ? 3 : 2);
+  const blocks = Array.from({ length: count }, (_, i) => ({
+    second: rest[i]!,
+    first: rest[count + i]!,
+    bound: rest[reorders ? 2 * count + i : i]!,
+  }));
+  return { second, first, blocks };
+}
+
+/** Sums, products and positive multiples of squared norms. */
+function isPositive(node: Node): boolean {
+  if (node.op === "sqnorm") return true;
+  if (node.op === "add" || node.op === "mul") return node.args.every(isPositive);
+  return node.op === "scale" && node.attrs.c! >= 0 && isPositive(node.args[0]!);
 }
 
 /** The mean of g_n^T A g_n: the second moment, from which Tr[Sigma A] is left by taking gbar^T A gbar away. */
