@@ -1,7 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkFlag, checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
-import { meanGradient } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { generatorIn } from "../recording.ts";
 import type { Estimate } from "../stats/estimate.ts";
@@ -127,7 +126,7 @@ export abstract class ProblemNoise extends ProblemGradients {
     const flat = this.checked(where, theta);
     const measure = this.perSample(where);
     const { vectors, count } = this.vectorsOf(where, v, options);
-    return this.real(noiseVectors(measure, flat, measure.meanAt(flat, meanGradient), vectors, count));
+    return this.real(noiseVectors(measure, flat, vectors, count));
   }
 
   /**

@@ -1,11 +1,5 @@
 import type { Node } from "../graph/node.ts";
-import {
-  gaussNewtonVectors,
-  hessianQuadratic,
-  hessianVectors,
-  meanGradient,
-  WIDTH,
-} from "../models/derivatives.ts";
+import { gaussNewtonVectors, hessianQuadratic, hessianVectors, WIDTH } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { noiseVectors } from "./noise.ts";
 import { type Control, type LinearOperator, Products } from "./operator.ts";
@@ -88,9 +82,8 @@ export function gaussNewtonOperator(measure: Measure, of: Node, theta: Float64Ar
 
 /** The covariance Sigma of per-sample gradients. */
 export function noiseOperator(measure: Measure, theta: Float64Array): LinearOperator {
-  const mean = meanGradient(measure, theta);
   return operatorOn(supportOf(measure, measure.trainable), (v, count) =>
-    noiseVectors(measure, theta, mean, v, count),
+    noiseVectors(measure, theta, v, count),
   );
 }
 

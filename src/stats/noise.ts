@@ -8,6 +8,7 @@ import type { Effect } from "../graph/lower.ts";
 import type { Node } from "../graph/node.ts";
 import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph/ops.ts";
 import { chooseRows, chunkRows, gradientsPass, mapVectors, meanGradient } from "../models/derivatives.ts";
+import type { Evaluation } from "../models/evaluate.ts";
 import type { Measure } from "../models/measure.ts";
 import { type Estimate, exact, meanOf } from "./estimate.ts";
 import type { Control } from "./operator.ts";
@@ -346,66 +347,159 @@ export function noiseMoments(
   return { SU, SW, Q };
 }
 
+/** Samples whose gradient weights are centred by before the mean of all is known. */
+const PILOTS = 64;
+
+/** The gradient g0 of some samples spread over the set, from one short pass. */
+function pilotGradient(measure: Measure, theta: ArrayLike<number>): Float64Array {
+  const { N } = measure;
+  const count = Math.min(PILOTS, N);
+  const pass = measure.pass("gradient of a few samples", () => ({
+    samples: count,
+    chosen: true,
+    effects: (take) => meanEffects(measure, count, take),
+  }));
+  chooseRows(
+    measure,
+    pass,
+    Array.from({ length: count }, (_, i) => Math.floor((i * N) / count)),
+    count,
+  );
+  pass.run(theta);
+  return readGradient(measure, pass, 0);
+}
+
+/** The mean gradient of the samples of a pass from sums of g_n: the same bits in every pass over the same samples. */
+function meanEffects(measure: Measure, count: number, take: (values: number) => number): Effect[] {
+  const sums = gradient(measure.loss, measure.leaves, measure.model.graph.number(1), count);
+  return sums.flatMap((g, i): Effect[] => {
+    const address = take(measure.trainable[i]!.size);
+    return g === null ? [] : [{ kind: "output", value: scale(g, 1 / count), address }];
+  });
+}
+
+/** A vector of parameter space from results of a pass, a block each. */
+function readGradient(measure: Measure, pass: Evaluation, from: number): Float64Array {
+  const out = new Float64Array(measure.P);
+  for (const [i, block] of measure.trainable.entries())
+    pass.readInto(out, block.offset, from + i, block.size);
+  return out;
+}
+
+/** The gradient of a few samples and that of all, kept until another theta is asked for: products with Sigma come in series. */
+interface Centre {
+  readonly theta: Float64Array;
+  readonly pilot: Float64Array;
+  mean: Float64Array | null;
+}
+const centres = new WeakMap<Measure, Centre>();
+
+function centreAt(measure: Measure, theta: Float64Array): Centre {
+  const known = centres.get(measure);
+  if (known?.theta.every((x, i) => x === theta[i])) return known;
+  const made = { theta: theta.slice(), pilot: pilotGradient(measure, theta), mean: null };
+  centres.set(measure, made);
+  return made;
+}
+
 /**
  * Sigma v = (1/N) sum_n g_n (g_n . v) - gbar (gbar . v) for several vectors, [count][P].
  *
- * Weights are centred, g_n . v - gbar . v: a forward pass for the weights and one weighted backward pass, from which
- * what rounding left of their mean is taken away, times gbar.
+ * Weights w_n = g_n . v - g0 . v are centred by the gradient g0 of a few samples: a forward pass for the weights and one
+ * weighted backward pass, from which their mean, small by then, times gbar is taken away. Where gbar is not known yet the
+ * pass of one vector finds it on its way, to the same bits.
  *
- * error |v| some u sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
- *
- * @param mean gbar at theta
+ * error |v| some u sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24, and at most sqrt(N / 64) times that, for |g0 - gbar|^2 is at
+ * most N / 64 Tr Sigma
  */
 export function noiseVectors(
   measure: Measure,
-  theta: ArrayLike<number>,
-  mean: Float64Array,
+  theta: Float64Array,
   vectors: ArrayLike<number>,
   count: number,
 ): Float64Array {
-  const { graph } = measure.model;
-  const share = 1 / measure.N;
-  const means = measure.trainable.map((b) => ({
-    node: graph.param(`${b.name}~mean`, b.shape),
-    size: b.size,
+  const centre = centreAt(measure, theta);
+  if (centre.mean === null && count > 1) {
+    const pass = measure.pass("mean gradient from sums", () => ({
+      effects: (take) => meanEffects(measure, measure.N, take),
+    }));
+    pass.run(theta);
+    centre.mean = readGradient(measure, pass, 0);
+  }
+  const { mean } = centre;
+  const leavesOf = (name: string) =>
+    measure.trainable.map((b) => ({
+      node: measure.model.graph.param(`${b.name}~${name}`, b.shape),
+      size: b.size,
+    }));
+  const [pilots, means] = [leavesOf("pilot"), mean === null ? [] : leavesOf("mean")];
+  const set = (pass: Evaluation, from: number) => {
+    for (const [i, block] of measure.trainable.entries()) {
+      pass.set(from + i, centre.pilot, block.offset);
+      if (mean !== null) pass.set(from + pilots.length + i, mean, block.offset);
+    }
+  };
+  const build = (along: ReadonlyMap<Node, Node>, k: number) =>
+    noiseProduct(measure, along, measure.vectorLeaves(k), pilots, means.length === 0 ? null : means);
+  const shared = [...pilots, ...means];
+  if (mean !== null)
+    return mapVectors(measure, "noise covariance times", theta, vectors, count, build, shared, set);
+  const pass = measure.pass("noise covariance times, and the mean", () => ({
+    extra: [...measure.vectorLeaves(0), ...shared],
+    effects: (take) => {
+      const product = build(
+        new Map(measure.vectorLeaves(0).map(({ node }, i) => [measure.leaves[i]!, node])),
+        0,
+      );
+      const effects = product.flatMap((value, i): Effect[] => {
+        const address = take(measure.trainable[i]!.size);
+        return value === null ? [] : [{ kind: "output", value, address }];
+      });
+      return [...effects, ...meanEffects(measure, measure.N, take)];
+    },
   }));
+  for (const [i, block] of measure.trainable.entries()) pass.set(i, vectors, block.offset);
+  set(pass, measure.trainable.length);
+  pass.run(theta);
+  centre.mean = readGradient(measure, pass, measure.trainable.length);
+  return readGradient(measure, pass, 0);
+}
+
+/** Sigma v by blocks, null where the loss does not depend on a block; `means` null where the pass is to find gbar. */
+function noiseProduct(
+  measure: Measure,
+  along: ReadonlyMap<Node, Node>,
+  v: readonly { readonly node: Node }[],
+  pilots: readonly { readonly node: Node }[],
+  means: readonly { readonly node: Node }[] | null,
+): (Node | null)[] {
+  const { N, loss, leaves } = measure;
   const each = measure.sampleGradients;
+  if (each.every((g) => g === null)) return each;
   // factored gradients are weighted by sample; others go back again with the weight as the seed
   const isFactored = each.every((g) => g === null || hasStructure(g));
   const weightedSum = (weight: Node) =>
     isFactored
-      ? each.map((g) =>
-          g === null
-            ? null
-            : weighted(weight, g)
-                .map((t) => batchSum(t, measure.N))
-                .reduce((a, b) => add(a, b)),
+      ? each.map(
+          (g) =>
+            g &&
+            weighted(weight, g)
+              .map((t) => batchSum(t, N))
+              .reduce((a, b) => add(a, b)),
         )
-      : gradient(measure.loss, measure.leaves, weight, measure.N);
+      : gradient(loss, leaves, weight, N);
+  const mean =
+    means?.map(({ node }) => node) ??
+    gradient(loss, leaves, measure.model.graph.number(1), N).map((g) => g && scale(g, 1 / N));
   const total = (nodes: readonly (Node | null | undefined)[]) =>
     nodes.filter((n) => n != null).reduce((a, b) => add(a, b));
-  return mapVectors(
-    measure,
-    "noise covariance times",
-    theta,
-    vectors,
-    count,
-    (along, k) => {
-      const v = measure.vectorLeaves(k);
-      if (each.every((g) => g === null)) return each;
-      const moved = isFactored
-        ? total(each.map((g, i) => g && structured.inner(g, v[i]!.node)))
-        : tangent([measure.loss], along)[0]!;
-      const drift = v.map(({ node }, i) => sum(mul(means[i]!.node, node)));
-      const weight = sub(moved, total(drift));
-      const left = meanOver(weight, measure.N);
-      return weightedSum(scale(weight, share)).map((g, i) => g && sub(g, mul(left, means[i]!.node)));
-    },
-    means,
-    (pass, from) => {
-      for (const [i, block] of measure.trainable.entries()) pass.set(from + i, mean, block.offset);
-    },
-  );
+  const moved = isFactored
+    ? total(each.map((g, i) => g && structured.inner(g, v[i]!.node)))
+    : tangent([loss], along)[0]!;
+  const drift = v.map(({ node }, i) => sum(mul(pilots[i]!.node, node)));
+  const weight = sub(moved, total(drift));
+  const left = meanOver(weight, N);
+  return weightedSum(scale(weight, 1 / N)).map((g, i) => g && sub(g, mul(left, mean[i]!)));
 }
 
 /**
