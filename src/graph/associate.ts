@@ -86,6 +86,48 @@ function affineIn(node: Node): Node | null {
   }
 }
 
+/** factor (map base + shift); no map is the identity. */
+export interface Affine {
+  readonly factor: number;
+  readonly map: Node | null;
+  readonly base: Node;
+  readonly shift: Node | null;
+}
+
+/**
+ * A vector of the sample as affine images of ever earlier vectors, with maps and shifts that all samples share: first of
+ * itself, by the identity. U (W x + b) is that of W x + b, of W x and of x.
+ */
+export function imagesOf(vector: Node): Affine[] {
+  const images: Affine[] = [{ factor: 1, map: null, base: vector, shift: null }];
+  for (;;) {
+    const { factor, map, base, shift } = images.at(-1)!;
+    if (base.op === "scale") {
+      // a shift is not scaled with what it is added to
+      const c = base.attrs.c!;
+      if (shift !== null && (c === 0 || !Number.isFinite(1 / c))) return images;
+      images.push({ factor: factor * c, map, base: base.args[0]!, shift: shift && scale(shift, 1 / c) });
+      continue;
+    }
+    const moving = affineIn(base);
+    if (moving === null) return images;
+    const [a, b] = [base.args[0]!, base.args[1]!];
+    if (base.op === "matmul") {
+      const matrix = moving === b ? a : transpose(b);
+      images.push({ factor, map: map === null ? matrix : matmul(map, matrix), base: moving, shift });
+      continue;
+    }
+    const isFirst = moving === a;
+    const other = isFirst ? b : a;
+    // a - b is -(b - a)
+    const sign = !isFirst && base.op === "sub" ? -1 : 1;
+    const by = isFirst && base.op === "sub" ? -1 : 1;
+    const added = scale(map === null ? other : matmul(map, other), sign * by);
+    const before = shift === null ? added : add(scale(shift, sign), added);
+    images.push({ factor: factor * sign, map, base: moving, shift: before });
+  }
+}
+
 /** Rewrites values, taking some layers for images; with `bounding` a squared norm that is rewritten is replaced by its bound. */
 function rewrite(
   values: readonly Node[],
