@@ -91,7 +91,14 @@ export function lift(gradients: readonly (Node | null)[]): Lifted | null {
         lifts.set(key, known);
         offset += rows * cols;
       }
-      blocks[block]!.push(withFactor(known, u, v));
+      const term = withFactor(known, u, v);
+      // one term without matrices is a copy and comes first; others are added by a product with the identity
+      const isCopy = term.left === null && term.right === null;
+      const terms = blocks[block]!;
+      if (!isCopy) terms.push(term);
+      else if (terms.some((t) => t.left === null && t.right === null))
+        terms.push({ ...term, left: diagonal(term.lift, 1) });
+      else terms.unshift(term);
     }
   }
   return { size: offset, lifts: [...lifts.values()], blocks };
@@ -110,10 +117,14 @@ function withFactor(lift: Lift, u: Factor, v: Factor): LiftedTerm {
   if (factor === 1) return { lift, left: u.map, right: v.map };
   if (u.map !== null) return { lift, left: scale(u.map, factor), right: v.map };
   if (v.map !== null) return { lift, left: null, right: scale(v.map, factor) };
-  const n = lift.rows;
-  const diagonal = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) diagonal[i * n + i] = factor;
-  return { lift, left: lift.node.graph.constant(diagonal, [n, n], "factor"), right: null };
+  return { lift, left: diagonal(lift, factor), right: null };
+}
+
+/** factor times the identity, as the matrix on the left of a term. */
+function diagonal({ rows, node }: Lift, factor: number): Node {
+  const values = new Float64Array(rows * rows);
+  for (let i = 0; i < rows; i++) values[i * (rows + 1)] = factor;
+  return node.graph.constant(values, [rows, rows], "factor");
 }
 
 /** Entries of phi, if every term is written in the chosen way. */

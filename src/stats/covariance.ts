@@ -211,7 +211,10 @@ async function fromMoments(
     return { ...at, between: take(most * wide), bytes: planner.end - base };
   });
   try {
-    arena.clear(region);
+    // the rest is written as a whole, unless some entries of theta do not move
+    const isWhole = blocks.reduce((n, terms, b) => n + (terms.length > 0 ? trainable[b]!.size : 0), 0) === P;
+    if (isWhole) arena.reals(plan.C, p * p).fill(0);
+    else arena.clear(region);
     for (const [i, { rows: m, cols: n, offset }] of lifts.entries())
       means.readInto(arena.reals(plan.mean, p), offset, i, m * n);
     for (let first = 0; first < N; first += rows) {
@@ -230,9 +233,7 @@ async function fromMoments(
       signal?.throwIfAborted();
     }
     core.exports.mirror(plan.C, p);
-    const C = arena.reals(plan.C, p * p);
-    for (let i = 0; i < C.length; i++) C[i] = C[i]! / divisor;
-
+    code.emit("scale", { dst: plan.C, a: plan.C, n: p * p, imm: 1 / divisor });
     const between = { address: plan.between, ld: wide };
     const each = blocks.map((terms, b) => ({ terms, placed: placed[b]!, ...trainable[b]! }));
     for (const { terms, placed, offset } of each) {
@@ -250,10 +251,8 @@ async function fromMoments(
     signal?.throwIfAborted();
     core.exports.mirror(plan.Sigma, P);
     const Sigma = arena.reals(plan.Sigma, P * P);
-    const deviations = arena
-      .reals(plan.C, p * p)
-      .filter((_, e) => e % (p + 1) === 0)
-      .map(Math.sqrt);
+    const C = arena.reals(plan.C, p * p);
+    const deviations = Float64Array.from({ length: p }, (_, i) => Math.sqrt(C[i * (p + 1)]!));
     const kept = each.every(({ terms, placed, offset, size }) => {
       let trace = 0;
       for (let i = offset; i < offset + size; i++) trace += Sigma[i * (P + 1)]!;
@@ -320,18 +319,15 @@ function emitImage(
     const from: Rows = { address: rowOf(X, offset), ld: X.ld };
     const n = right === null ? cols : right.shape[0]!;
     if (left === null && right === null) {
-      if (accumulate === 0)
-        code.emit("copyRows", {
-          dst: dst.address,
-          a: from.address,
-          rows: rows * cols,
-          n: columns,
-          strideD: dst.ld,
-          strideA: X.ld,
-        });
-      else
-        for (let r = 0; r < rows * cols; r++)
-          code.emit("add", { dst: rowOf(dst, r), a: rowOf(dst, r), b: rowOf(from, r), n: columns });
+      // the first term: see graph/lifted.ts
+      code.emit("copyRows", {
+        dst: dst.address,
+        a: from.address,
+        rows: rows * cols,
+        n: columns,
+        strideD: dst.ld,
+        strideA: X.ld,
+      });
       continue;
     }
     let middle = from;
@@ -373,7 +369,7 @@ function boundOf(
   { host: { arena } }: Measure,
   terms: readonly LiftedTerm[],
   placed: readonly Placed[],
-  deviations: RealArray,
+  deviations: Float64Array,
   size: number,
 ): number {
   const sums = new Float64Array(size);
