@@ -257,7 +257,7 @@ const factorsOf = (x: Node): Node[] =>
   x.op === "mul" && x.shape.length === 0 ? x.args.flatMap(factorsOf) : [x];
 
 /** Multiplications for each sample below some values, those that all samples share divided among them. */
-function costOf(values: readonly Node[], count: number): number {
+export function costOf(values: readonly Node[], count: number): number {
   let cost = 0;
   for (const node of reachable(values)) {
     const size = sizeOf(node.shape);

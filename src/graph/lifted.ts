@@ -53,7 +53,7 @@ const ONE: Factor = { factor: 1, map: null, base: null };
 /** Gradients as images of a vector phi that is as short as can be found; null where that is no shorter than they are. */
 export function lift(gradients: readonly (Node | null)[]): Lifted | null {
   const terms = gradients.flatMap((g, block) =>
-    g === null ? [] : sumTerms(g).map(({ node, factor }) => ({ block, ways: waysOf(node, factor) })),
+    g === null ? [] : partsOf(g).map((ways) => ({ block, ways })),
   );
   const starts = [terms.map(({ ways }) => ways.length - 1), terms.map(() => 0)];
   let best: { choice: number[]; size: number } | null = null;
@@ -136,6 +136,14 @@ function sizeOfLift(terms: readonly { readonly ways: Ways }[], choice: readonly 
     }
   }
   return [...sizes.values()].reduce((n, size) => n + size, 0);
+}
+
+/** The terms of a gradient that are written apart from each other. */
+function partsOf(g: Node): Ways[] {
+  const terms = sumTerms(g).map(({ node, factor }) => waysOf(node, factor));
+  if (g.shape.length !== 1 || terms.length === 1) return terms;
+  // a vector may also be taken as it is: an error, rather than an output and a target
+  return [[...waysOf(g, 1), terms.flatMap((ways) => ways.at(-1)!)]];
 }
 
 /** A term in all ways, as written first and from the earliest vectors last. */

@@ -19,6 +19,9 @@ import type { Control } from "./operator.ts";
  */
 export type Form = (of: (block: string) => Node | null, products: Products) => Node | null;
 
+/** Where a squared norm is this much smaller than what it is summed from, products are taken in the order as written. */
+const REORDERING = { f64: 1e-6, f32: 1e-3 };
+
 /** Where Sigma is this much smaller than E|g|^2, it is computed from g - gbar instead: some digits are to be left. */
 const CANCELLATION = { f64: 1e-6, f32: 1e-2 };
 
@@ -71,7 +74,8 @@ export function noiseForm(
       const least = CANCELLATION[measure.host.core.dtype];
       const keeps = (a: number, b: number): boolean =>
         Math.abs(a - b) > least * Math.max(Math.abs(a), Math.abs(b));
-      if (!blocks.every((b) => b.second > least * b.bound || b.bound === 0)) continue;
+      if (!blocks.every((b) => b.second > REORDERING[measure.host.core.dtype] * b.bound || b.bound === 0))
+        continue;
       const kept = blocks.every((b) => b.second === 0 || keeps(b.second, b.first));
       if (kept && keeps(second, first)) return value;
       break;
