@@ -153,7 +153,9 @@ function rewrite(
       const count = node.attrs.count!;
       const [p, q] = [arg!.args[0]!, arg!.args[1]!];
       made.set(node, sumOfOuter(images.get(p) ?? at(p), images.get(q) ?? at(q), count));
-    } else if (node.op === "batch_sum" && node.shape.length === 0)
+    } else if (node.op === "batch_sum" && inner !== undefined)
+      made.set(node, sumOf(inner, node.attrs.count!));
+    else if (node.op === "batch_sum" && node.shape.length === 0)
       made.set(node, sumOfNumber(at(arg!), node.attrs.count!));
     else {
       const args = node.args.map(at);

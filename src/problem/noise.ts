@@ -111,7 +111,7 @@ export abstract class ProblemNoise extends ProblemGradients {
    * @example
    * const Sigma = await problem.noiseCovariance(theta);
    * Sigma.length; // 400; P = 20
-   * Sigma.method; // "direct"
+   * Sigma.method; // "moments"
    */
   async noiseCovariance(
     theta: ThetaLike,
