@@ -233,30 +233,30 @@ function sumOf(y: Image | Node, count: number): Node {
 /** Sum over the batch of one number: of its terms one by one, and without the factors that all samples share. */
 function sumOfNumber(x: Node, count: number): Node {
   if (!isSampleValue(x)) return scale(x, count);
-  const [a, b] = [x.args[0]!, x.args[1]!];
-  if (x.op === "add") return add(sumOfNumber(a, count), sumOfNumber(b, count));
-  if (x.op === "scale") return scale(sumOfNumber(a, count), x.attrs.c!);
-  if (x.op === "mul") {
-    const factors = factorsOf(x);
-    const shared = factors.filter((f) => !isSampleValue(f));
-    if (shared.length > 0) {
-      // in one order, so that equal products are one sum
-      const own = factors.filter(isSampleValue).sort((p, q) => p.id - q.id);
-      return shared.reduce(
-        (p, q) => mul(p, q),
-        sumOfNumber(
-          own.reduce((p, q) => mul(p, q)),
-          count,
-        ),
-      );
-    }
-  }
-  return batchSum(x, count);
+  if (x.op === "add") return add(sumOfNumber(x.args[0]!, count), sumOfNumber(x.args[1]!, count));
+  const factors = factorsOf(x);
+  const own = factors.filter(isSampleValue);
+  if (own.length === 1 && own[0]!.op === "add")
+    return timesAll(
+      sumOfNumber(own[0]!, count),
+      factors.filter((f) => !isSampleValue(f)),
+    );
+  // in one order, so that equal products are one sum
+  const product = own.sort((p, q) => p.id - q.id).reduce((p, q) => mul(p, q));
+  return timesAll(
+    batchSum(product, count),
+    factors.filter((f) => !isSampleValue(f)),
+  );
 }
 
+const timesAll = (x: Node, factors: readonly Node[]): Node => factors.reduce((p, q) => mul(p, q), x);
+
 /** Factors of a product of numbers. */
-const factorsOf = (x: Node): Node[] =>
-  x.op === "mul" && x.shape.length === 0 ? x.args.flatMap(factorsOf) : [x];
+function factorsOf(x: Node): Node[] {
+  if (x.op === "mul" && x.shape.length === 0) return x.args.flatMap(factorsOf);
+  if (x.op === "scale") return [...factorsOf(x.args[0]!), x.graph.number(x.attrs.c!)];
+  return [x];
+}
 
 /** Multiplications for each sample below some values, those that all samples share divided among them. */
 export function costOf(values: readonly Node[], count: number): number {

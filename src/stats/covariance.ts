@@ -8,7 +8,6 @@ import { type Lifted, type LiftedTerm, lift } from "../graph/lifted.ts";
 import type { Effect } from "../graph/lower.ts";
 import { type Node, sizeOf } from "../graph/node.ts";
 import { chooseRows, chunkRows, gradientsPass, meanGradient } from "../models/derivatives.ts";
-import type { Evaluation } from "../models/evaluate.ts";
 import type { Measure } from "../models/measure.ts";
 import type { Control } from "./operator.ts";
 
@@ -24,6 +23,8 @@ const WORTHWHILE = 0.7;
 const CANCELLATION = { f64: 1e-6, f32: 1e-4 };
 /** Values of phi of the samples that are gone through together: they stay in the cache. */
 const LIFTED_VALUES = 1 << 16;
+/** Multiply-adds between two turns of the event loop: some milliseconds. */
+const TURN = 1 << 26;
 
 interface Options extends Control {
   readonly method?: CovarianceMethod | undefined;
@@ -56,7 +57,7 @@ export async function noiseCovariance(
   const letGo = measure.hold();
   try {
     if (method !== "direct") {
-      const lifted = lift(measure.sampleGradients);
+      const lifted = liftedOf(measure);
       if (lifted === null && method === "moments")
         fail(
           "unsupported",
@@ -78,6 +79,18 @@ export async function noiseCovariance(
 
 const named = (values: RealArray, method: CovarianceMethod): Covariance =>
   Object.defineProperty(values, "method", { value: method }) as Covariance;
+
+const known = new WeakMap<Measure, Lifted | null>();
+
+/** The short form of the gradients, looked for once. */
+function liftedOf(measure: Measure): Lifted | null {
+  let found = known.get(measure);
+  if (found === undefined) {
+    found = lift(measure.sampleGradients);
+    known.set(measure, found);
+  }
+  return found;
+}
 
 /** By centred rank-k updates over chunks of samples. */
 async function fromGradients(
@@ -217,6 +230,7 @@ async function fromMoments(
     else arena.clear(region);
     for (const [i, { rows: m, cols: n, offset }] of lifts.entries())
       means.readInto(arena.reals(plan.mean, p), offset, i, m * n);
+    let work = 0;
     for (let first = 0; first < N; first += rows) {
       const count = Math.min(rows, N - first);
       chooseRows(
@@ -228,6 +242,9 @@ async function fromMoments(
       chunk.run(theta);
       core.exports.centreRows(chunk.results[0]!, plan.mean, count, p, p);
       core.exports.rankUpdate(plan.C, chunk.results[0]!, count, p, p);
+      work += 0.5 * count * p * p;
+      if (work < TURN && first + count < N) continue;
+      work = 0;
       onProgress?.({ done: first + count, total: N });
       if (first + count < N) await turn();
       signal?.throwIfAborted();

@@ -1,5 +1,4 @@
 import type { RealArray } from "../core/arena.ts";
-import { turn } from "../core/turn.ts";
 import { fail, showShape } from "../errors.ts";
 import { associate } from "../graph/associate.ts";
 import { gradient, meanOver, tangent } from "../graph/derive.ts";
@@ -7,11 +6,10 @@ import { hasStructure, type Products, plain, structured, weighted } from "../gra
 import type { Effect } from "../graph/lower.ts";
 import type { Node } from "../graph/node.ts";
 import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph/ops.ts";
-import { chooseRows, chunkRows, gradientsPass, mapVectors, meanGradient } from "../models/derivatives.ts";
+import { chooseRows, mapVectors, meanGradient } from "../models/derivatives.ts";
 import type { Evaluation } from "../models/evaluate.ts";
 import type { Measure } from "../models/measure.ts";
 import { type Estimate, exact, meanOf } from "./estimate.ts";
-import type { Control } from "./operator.ts";
 
 /**
  * A quadratic form of a vector of parameter space that is given by one node per block: Tr Sigma is
