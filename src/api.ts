@@ -77,6 +77,7 @@ export type { ReadingNoiseOptions, ReadingOptions, StreamedProblem } from "./pro
 export type { MatrixFlow } from "./problem/symmetries.ts";
 export type { Problem } from "./problem.ts";
 export type { DataSpec, RunSpec } from "./spec.ts";
+export type { Covariance, CovarianceMethod } from "./stats/covariance.ts";
 export type { Dense, Matrix } from "./stats/dense.ts";
 export type { Share, SpectralDensity } from "./stats/density.ts";
 export { type Estimate, interval, studentT } from "./stats/estimate.ts";

@@ -1483,7 +1483,7 @@ describe("refusals", () => {
     [
       "an unknown estimator",
       "range",
-      'hessianTrace: method is exact, hutchinson, hutch++, xtrace, got "gauss".',
+      'hessianTrace: method is exact, basis, hutchinson, hutch++, xtrace, got "gauss".',
       () => problem.hessianTrace(theta, { method: "gauss" as never }),
     ],
     [
@@ -1650,7 +1650,7 @@ describe("signals and progress", () => {
     noiseCovariance: (p, o) => p.noiseCovariance(theta, o),
     "noiseCovariance of draws": (p, o) => p.noiseCovariance(theta, { samples: 900, seed: "s", ...o }),
     hessian: (p, o) => p.hessian(theta, o),
-    "hessianTrace, exact": (p, o) => p.hessianTrace(theta, o),
+    "hessianTrace, basis": (p, o) => p.hessianTrace(theta, { method: "basis", ...o }),
     "hessianTrace, hutchinson": (p, o) => p.hessianTrace(theta, { method: "hutchinson", probes: 40, ...o }),
     "hessianTrace, hutch++": (p, o) => p.hessianTrace(theta, { method: "hutch++", probes: 15, ...o }),
     "hessianTrace, xtrace": (p, o) => p.hessianTrace(theta, { method: "xtrace", probes: 16, ...o }),

@@ -17,14 +17,14 @@ interface Term {
 }
 
 /** Terms of a sum, numbers taken out. */
-function termsOf(node: Node, factor = 1): Term[] {
-  if (node.op === "scale") return termsOf(node.args[0]!, factor * node.attrs.c!);
+export function sumTerms(node: Node, factor = 1): Term[] {
+  if (node.op === "scale") return sumTerms(node.args[0]!, factor * node.attrs.c!);
   if (node.op === "add" || node.op === "sub") {
     const [a, b] = [node.args[0]!, node.args[1]!];
     // terms that are broadcast into the sum have another shape
     if (a.shape.join() !== node.shape.join() || b.shape.join() !== node.shape.join())
       return [{ factor, node }];
-    return [...termsOf(a, factor), ...termsOf(b, node.op === "sub" ? -factor : factor)];
+    return [...sumTerms(a, factor), ...sumTerms(b, node.op === "sub" ? -factor : factor)];
   }
   return [{ factor, node }];
 }
@@ -34,7 +34,7 @@ const isFactored = (node: Node): boolean =>
 
 /** The terms of a node if its structure is worth using, else null. */
 function structure(node: Node): Term[] | null {
-  const terms = termsOf(node);
+  const terms = sumTerms(node);
   return terms.length <= MAX_TERMS && terms.some((t) => isFactored(t.node)) ? terms : null;
 }
 

@@ -215,6 +215,13 @@ export function flatten(where: string, value: unknown, count: number, shape: Sha
   if (typeof value === "number" && count !== 1) wrong(show(value));
   if (typeof value !== "number") checkStructure(value, shape, wrong);
   const out = new Float64Array(count);
+  if (ArrayBuffer.isView(value)) {
+    // typed arrays hold numbers side by side; thetas come this way for every measurement
+    out.set(value as unknown as ArrayLike<number>);
+    const at = out.findIndex((x) => !Number.isFinite(x));
+    if (at >= 0) fail("nonfinite", where, "values must be finite", `${out[at]} at position ${at}`);
+    return out;
+  }
   let filled = 0;
   const put = (x: unknown): void => {
     if (typeof x !== "number") wrong(show(x));

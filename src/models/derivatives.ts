@@ -19,6 +19,8 @@ const CHUNK_ROWS = 256;
 
 /** Vectors that go through one pass together: what does not depend on them is computed once. */
 export const WIDTH = 8;
+/** Quadratic forms of one pass where there are that many: each adds few instructions, and the way forward and back is shared. */
+export const WIDE = 32;
 
 /** Samples per chunk of per-sample gradients. */
 export function chunkRows(measure: Measure): number {
@@ -289,22 +291,23 @@ export function hessianQuadratic(
   count: number,
 ): Float64Array {
   const out = new Float64Array(count);
-  const width = WIDTH;
   const weight = measure.model.graph.number(1 / measure.N);
-  const pass = measure.pass("quadratic forms of the Hessian", () => ({
-    extra: Array.from({ length: width }, (_, k) => measure.vectorLeaves(k)).flat(),
-    effects: (take) =>
-      Array.from({ length: width }, (_, k): Effect[] => {
-        const address = take(1);
-        const value = curvature(measure.loss, weight, direction(measure, k), measure.N);
-        return value === null ? [] : [{ kind: "output", value, address }];
-      }).flat(),
-  }));
-  for (let first = 0; first < count; first += width) {
+  for (let first = 0; first < count; ) {
+    const width = count - first >= WIDE ? WIDE : WIDTH;
     const used = Math.min(width, count - first);
+    const pass = measure.pass(`quadratic forms of the Hessian, ${width} at a time`, () => ({
+      extra: Array.from({ length: width }, (_, k) => measure.vectorLeaves(k)).flat(),
+      effects: (take) =>
+        Array.from({ length: width }, (_, k): Effect[] => {
+          const address = take(1);
+          const value = curvature(measure.loss, weight, direction(measure, k), measure.N);
+          return value === null ? [] : [{ kind: "output", value, address }];
+        }).flat(),
+    }));
     setVectors(measure, pass, vectors, first, used, width);
     pass.run(theta);
     for (let k = 0; k < used; k++) pass.readInto(out, first + k, k, 1);
+    first += used;
   }
   return out;
 }

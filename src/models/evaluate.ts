@@ -106,7 +106,8 @@ export class Evaluation {
   set(index: number, values: ArrayLike<number>, from = 0): void {
     const { address, size } = this.#extra[index]!;
     const view = this.#host.arena.reals(address, size);
-    for (let i = 0; i < size; i++) view[i] = values[from + i]!;
+    if (values instanceof Float64Array) view.set(values.subarray(from, from + size));
+    else for (let i = 0; i < size; i++) view[i] = values[from + i]!;
   }
 
   /** Says where the record of every sample begins, in bytes from the first. */
@@ -125,7 +126,8 @@ export class Evaluation {
     if (theta !== null) {
       for (const { block, address } of this.#theta) {
         const view = arena.reals(address, block.size);
-        for (let i = 0; i < block.size; i++) view[i] = theta[block.offset + i]!;
+        if (theta instanceof Float64Array) view.set(theta.subarray(block.offset, block.offset + block.size));
+        else for (let i = 0; i < block.size; i++) view[i] = theta[block.offset + i]!;
       }
     }
     writeRun(arena, this.#run, {

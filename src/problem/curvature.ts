@@ -1,11 +1,19 @@
 import type { RealArray } from "../core/arena.ts";
 import { keyOf } from "../core/key.ts";
+import { turn } from "../core/turn.ts";
 import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkInteger, checkNumber, fail, show } from "../errors.ts";
 import { MAX_ENTRIES, type Node } from "../graph/node.ts";
-import { gaussNewtonOperator, hessianMatrix, hessianOperator, noiseOperator } from "../stats/curvature.ts";
+import { WIDE } from "../models/derivatives.ts";
+import {
+  gaussNewtonOperator,
+  hessianMatrix,
+  hessianOperator,
+  hessianTraceByLengths,
+  noiseOperator,
+} from "../stats/curvature.ts";
 import type { SpectralDensity } from "../stats/density.ts";
-import type { Estimate } from "../stats/estimate.ts";
+import { type Estimate, exact } from "../stats/estimate.ts";
 import type { Eigenpair } from "../stats/lanczos.ts";
 import type { Control, LinearOperator } from "../stats/operator.ts";
 import type { traceMethods } from "../stats/trace.ts";
@@ -17,8 +25,8 @@ export type Curvature = "hessian" | "noise" | ((leaves: Record<string, Node>) =>
 /** How a trace is computed. */
 export interface HessianTraceOptions extends Control {
   /** "exact" when absent; "hutchinson", "hutch++" and "xtrace" are estimates from random signs. */
-  readonly method?: keyof typeof traceMethods;
-  /** Products that may be spent, 96 when absent; not with "exact". */
+  readonly method?: "exact" | keyof typeof traceMethods;
+  /** Products that may be spent, 96 when absent; not with "exact" and "basis". */
   readonly probes?: number;
   /** Text or number; "0" when absent. The same seed gives the same bits. It draws the signs. */
   readonly seed?: string | number;
@@ -79,11 +87,14 @@ export abstract class ProblemCurvature extends ProblemNoise {
   /**
    * Tr H of the mean loss, or of its diagonal block of one parameter block.
    *
-   * @param options.method "exact" (P quadratic forms), "hutchinson", "hutch++", "xtrace"; exact when absent
+   * @param options.method "exact", "basis", "hutchinson", "hutch++", "xtrace"; exact when absent: without products with H where
+   *                       squared lengths of gradients give the trace for less (nets without tied layers, squared loss or
+   *                       cross-entropy), else as "basis", P quadratic forms
    * @param options.probes products with H that may be spent, 96 when absent; of a few signs alone all terms may be equal, and
    *                       stdErr 0 by chance: take 16 or more
    * @param options.block  name of the block whose trace is asked for
-   * @cost  quadratic forms v.Hv by second-order forward differentiation (exact, Hutchinson), else products
+   * @cost  exact: for a net of two layers some two gradients; of more layers one for each output and hidden unit behind the first;
+   *        quadratic forms v.Hv by second-order forward differentiation (basis, Hutchinson), else products
    * @example
    * await problem.hessianTrace(theta); // { value: 29.50, stdErr: 0, method: "exact" }
    * await problem.hessianTrace(theta, { method: "hutchinson", probes: 64 }); // { value: 24.91, stdErr: 3.728 }
@@ -94,10 +105,10 @@ export abstract class ProblemCurvature extends ProblemNoise {
     const measure = this.all(where);
     this.control(where, options, ["method", "probes", "seed", "block"]);
     const { method = "exact", probes, seed, block, signal, onProgress } = options;
-    const { traceMethods } = await import("../stats/trace.ts");
-    if (!Object.hasOwn(traceMethods, method))
-      fail("range", where, `method is ${Object.keys(traceMethods).join(", ")}`, show(method));
-    if (method === "exact" && (probes !== undefined || seed !== undefined))
+    const { PRODUCTS, traceMethods } = await import("../stats/trace.ts");
+    if (method !== "exact" && !Object.hasOwn(traceMethods, method))
+      fail("range", where, `method is exact, ${Object.keys(traceMethods).join(", ")}`, show(method));
+    if ((method === "exact" || method === "basis") && (probes !== undefined || seed !== undefined))
       fail(
         "unsupported",
         where,
@@ -108,7 +119,26 @@ export abstract class ProblemCurvature extends ProblemNoise {
     if (block !== undefined && !this.model.block(block, where).trainable)
       fail("unsupported", where, "a block that is not trained has no curvature", show(block));
     this.#trained(where);
-    return traceMethods[method](this.host, hessianOperator(measure, flat, block), {
+    const size = measure.trainable.reduce(
+      (n, b) => n + (block === undefined || b.name === block ? b.size : 0),
+      0,
+    );
+    if (method === "exact") {
+      signal?.throwIfAborted();
+      const value = hessianTraceByLengths(measure, flat, block);
+      if (value !== null) {
+        if (!Number.isFinite(value))
+          fail("nonfinite", where, "the trace must be finite", `${value} at this theta`);
+        onProgress?.({ done: size, total: size });
+        await turn();
+        signal?.throwIfAborted();
+        return exact(value, size);
+      }
+    }
+    const forms =
+      method === "hutchinson" ? (probes ?? PRODUCTS) : method === "exact" || method === "basis" ? size : 0;
+    const operator = hessianOperator(measure, flat, { block, ...(forms >= WIDE ? { width: WIDE } : {}) });
+    return traceMethods[method === "exact" ? "basis" : method](this.host, operator, {
       key: keyOf(where, seed ?? "0"),
       products: probes,
       signal,

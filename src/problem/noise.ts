@@ -2,16 +2,15 @@ import type { RealArray } from "../core/arena.ts";
 import { now } from "../core/steps.ts";
 import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkFlag, checkInteger, checkKnown, checkObject, fail, show } from "../errors.ts";
-import { meanGradient } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { generatorIn } from "../recording.ts";
+import { type Covariance, type CovarianceMethod, noiseCovariance } from "../stats/covariance.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import { type MinibatchNoise, minibatchNoise } from "../stats/minibatch.ts";
 import {
   type Form,
   type NoiseMethod,
   type NoiseMoments,
-  noiseCovariance,
   noiseEstimate,
   noiseMoments,
   noiseVectors,
@@ -102,21 +101,37 @@ export abstract class ProblemNoise extends ProblemGradients {
   /**
    * The whole gradient-noise covariance Sigma, P x P row-major, divisor N (n - 1 for { samples: n }).
    *
-   * @cost  N P^2 multiply-adds; memory P^2 values, refused before any work where that does not fit
+   * Where gradients are a linear image of fewer products of vectors of the sample (in a linear net of the entries of
+   * e x^T, errors and inputs), it is found from the covariance of those, by method "moments". `method` of the array says
+   * what it was.
+   *
+   * @param options.method "direct" from the gradients of all samples, "moments" from those products; "auto" when absent:
+   *                       what costs less, and never moments where they lose more than six digits (f32: four) of a block's trace
+   * @throws NoetherflowError "unsupported" for "moments" where no products are fewer than P, as in a tanh net; "memory"
+   *         before any work where P^2 values do not fit
+   * @cost  direct N P^2 / 2 multiply-adds; moments N p^2 / 2 for p products, and some P^2 for each entry of a side of a layer
    * @example
    * const Sigma = await problem.noiseCovariance(theta);
    * Sigma.length; // 400; P = 20
+   * Sigma.method; // "moments"
    */
   async noiseCovariance(
     theta: ThetaLike,
-    options: Pick<NoiseOptions, "samples" | "seed"> & Control = {},
-  ): Promise<RealArray> {
+    options: Pick<NoiseOptions, "samples" | "seed"> & { method?: "auto" | CovarianceMethod } & Control = {},
+  ): Promise<Covariance> {
     const where = "noiseCovariance";
     const flat = this.checked(where, theta);
-    const { signal, onProgress, ...noise } = checkObject(where, "options", options) as typeof options;
+    const { signal, onProgress, method, ...noise } = checkObject(where, "options", options) as typeof options;
     this.control(where, { signal, onProgress }, []);
+    if (method !== undefined && method !== "auto" && method !== "direct" && method !== "moments")
+      fail("range", where, 'method is "auto", "direct" or "moments"', show(method));
     const { measure, drawn } = this.#noiseSamples(where, noise, ["samples", "seed"]);
-    return noiseCovariance(measure, flat, drawn ? measure.N - 1 : measure.N, options);
+    const by = method === "auto" ? undefined : method;
+    return noiseCovariance(measure, flat, drawn ? measure.N - 1 : measure.N, {
+      method: by,
+      signal,
+      onProgress,
+    });
   }
 
   /**
@@ -129,7 +144,7 @@ export abstract class ProblemNoise extends ProblemGradients {
     const flat = this.checked(where, theta);
     const measure = this.perSample(where);
     const { vectors, count } = this.vectorsOf(where, v, options);
-    return this.real(noiseVectors(measure, flat, measure.meanAt(flat, meanGradient), vectors, count));
+    return this.real(noiseVectors(measure, flat, vectors, count));
   }
 
   /**

@@ -1,9 +1,9 @@
 import type { ThetaLike } from "../dynamics/theta.ts";
 import { checkObject, fail } from "../errors.ts";
 import { curvatureGradients, meanGradient, WIDTH } from "../models/derivatives.ts";
+import { noiseCovariance } from "../stats/covariance.ts";
 import { hessianMatrix } from "../stats/curvature.ts";
 import { Dense, type Matrix } from "../stats/dense.ts";
-import { noiseCovariance } from "../stats/noise.ts";
 import { type Control, dot, norm, Products } from "../stats/operator.ts";
 import { actionOn } from "../symmetry/action.ts";
 import type { Generator } from "../symmetry/generator.ts";

@@ -1,11 +1,8 @@
+import { costOf } from "../graph/associate.ts";
+import { curvature, meanOver } from "../graph/derive.ts";
+import { hessianTrace } from "../graph/hessian-trace.ts";
 import type { Node } from "../graph/node.ts";
-import {
-  gaussNewtonVectors,
-  hessianQuadratic,
-  hessianVectors,
-  meanGradient,
-  WIDTH,
-} from "../models/derivatives.ts";
+import { gaussNewtonVectors, hessianQuadratic, hessianVectors, WIDTH } from "../models/derivatives.ts";
 import type { Measure } from "../models/measure.ts";
 import { noiseVectors } from "./noise.ts";
 import { type Control, type LinearOperator, Products } from "./operator.ts";
@@ -55,10 +52,11 @@ function operatorOn(
   support: Support,
   products: (vectors: Float64Array, count: number) => Float64Array,
   quadratic?: (vectors: Float64Array, count: number) => Float64Array,
+  width = WIDTH,
 ): LinearOperator {
   return {
     size: support.size,
-    width: WIDTH,
+    width,
     apply: (v, count) => support.pick(products(support.spread(v, count), count), count),
     ...(quadratic === undefined
       ? {}
@@ -70,13 +68,42 @@ function operatorOn(
  * The Hessian of the mean loss at theta, on the trained entries or on one block: products by the tangent of
  * the gradient, quadratic forms by second-order forward differentiation.
  */
-export function hessianOperator(measure: Measure, theta: Float64Array, block?: string): LinearOperator {
+export function hessianOperator(
+  measure: Measure,
+  theta: Float64Array,
+  { block, width = WIDTH }: { block?: string | undefined; width?: number } = {},
+): LinearOperator {
   const blocks = measure.trainable.filter((b) => block === undefined || b.name === block);
   return operatorOn(
     supportOf(measure, blocks),
     (v, count) => hessianVectors(measure, theta, v, count),
     (v, count) => hessianQuadratic(measure, theta, v, count),
+    width,
   );
+}
+
+/**
+ * Tr H without products with H, from squared lengths of gradients (graph/hessian-trace.ts): one forward and some backward
+ * passes. Null where the model has no such form, or it would cost more than a quadratic form for every entry of theta.
+ */
+export function hessianTraceByLengths(measure: Measure, theta: Float64Array, block?: string): number | null {
+  const { N, loss, samples, model } = measure;
+  const pass = measure.pass(`trace of the Hessian by lengths, ${block ?? "all blocks"}`, () => ({
+    effects: (take) => {
+      const trained = measure.trainable.filter((b) => block === undefined || b.name === block);
+      const leaves = trained.map((b) => model.leaf(b.name));
+      const each = samples.coupled ? null : hessianTrace(loss, leaves);
+      if (each === null) return [];
+      const along = new Map(measure.vectorLeaves(0).map(({ node }, i) => [measure.leaves[i]!, node]));
+      const form = curvature(loss, model.graph.number(1 / N), along, N);
+      const forms = form === null ? 0 : trained.reduce((n, b) => n + b.size, 0) * costOf([form], N);
+      const value = meanOver(each, N);
+      return costOf([value], N) > forms && forms > 0 ? [] : [{ kind: "output", value, address: take(1) }];
+    },
+  }));
+  if (pass.results.length === 0) return null;
+  pass.run(theta);
+  return pass.read(0, 1)[0]!;
 }
 
 /** The Gauss-Newton matrix for a value on the way to the loss. */
@@ -88,9 +115,8 @@ export function gaussNewtonOperator(measure: Measure, of: Node, theta: Float64Ar
 
 /** The covariance Sigma of per-sample gradients. */
 export function noiseOperator(measure: Measure, theta: Float64Array): LinearOperator {
-  const mean = meanGradient(measure, theta);
   return operatorOn(supportOf(measure, measure.trainable), (v, count) =>
-    noiseVectors(measure, theta, mean, v, count),
+    noiseVectors(measure, theta, v, count),
   );
 }
 

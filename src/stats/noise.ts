@@ -1,30 +1,25 @@
 import type { RealArray } from "../core/arena.ts";
 import { now, type Steps } from "../core/steps.ts";
-import { turn } from "../core/turn.ts";
 import { fail, show, showShape } from "../errors.ts";
+import { associate } from "../graph/associate.ts";
 import { gradient, meanOver, tangent } from "../graph/derive.ts";
 import { hasStructure, type Products, plain, structured, weighted } from "../graph/inner.ts";
 import type { Effect } from "../graph/lower.ts";
 import type { Node } from "../graph/node.ts";
 import { add, batchSum, matmul, mul, scale, sub, sum, transpose } from "../graph/ops.ts";
-import {
-  chooseRows,
-  chunkRows,
-  gradientRecipe,
-  gradientSteps,
-  gradientsPass,
-  mapVectors,
-  meanGradient,
-} from "../models/derivatives.ts";
+import { chooseRows, gradientRecipe, gradientSteps, mapVectors } from "../models/derivatives.ts";
+import type { Evaluation } from "../models/evaluate.ts";
 import type { Measure, Recipe } from "../models/measure.ts";
 import { type Estimate, exact, meanOf } from "./estimate.ts";
-import type { Control } from "./operator.ts";
 
 /**
  * A quadratic form of a vector of parameter space that is given by one node per block: Tr Sigma is
  * that of the identity, Tr[Sigma A] that of A.
  */
 export type Form = (of: (block: string) => Node | null, products: Products) => Node | null;
+
+/** Where a squared norm is this much smaller than what it is summed from, products are taken in the order as written. */
+const REORDERING = { f64: 1e-6, f32: 1e-3 };
 
 /** Where Sigma is this much smaller than E|g|^2, it is computed from g - gbar instead: some digits are to be left. */
 const CANCELLATION = { f64: 1e-6, f32: 1e-2 };
@@ -54,38 +49,6 @@ export const squaredNorm =
 const byBlock = (measure: Measure, nodes: readonly (Node | null)[]) => (name: string) =>
   nodes[measure.trainable.findIndex((b) => b.name === name)] ?? null;
 
-function structuredRecipe(measure: Measure, form: Form): Recipe {
-  const one = measure.model.graph.number(1);
-  return {
-    effects: (take) => {
-      const each = byBlock(measure, measure.sampleGradients);
-      // with the seed 1 of the gradients per sample, so that they share the way back
-      const sums = gradient(measure.loss, measure.leaves, one, measure.N);
-      const mean = byBlock(
-        measure,
-        sums.map((g) => g && scale(g, 1 / measure.N)),
-      );
-      const acted = new Set<string>();
-      const second = form((name) => {
-        const g = each(name);
-        if (g !== null) acted.add(name);
-        return g;
-      }, structured);
-      const first = form(mean, plain);
-      if (second === null || first === null) return [];
-      const output = (value: Node): Effect => ({ kind: "output", value, address: take(1) });
-      return [
-        output(meanOver(second, measure.N)),
-        output(first),
-        ...[...acted].flatMap((name) => {
-          const [g, m] = [each(name)!, mean(name)!];
-          return [output(meanOver(structured.inner(g, g), measure.N)), output(plain.inner(m, m))];
-        }),
-      ];
-    },
-  };
-}
-
 /**
  * Tr[Sigma A] = (1/N) sum_n g_n^T A g_n - gbar^T A gbar over all samples of a set, for the form of A.
  *
@@ -93,6 +56,9 @@ function structuredRecipe(measure: Measure, form: Form): Recipe {
  * digits (two in f32), and with method "streamed", it is the mean of (g_n - gbar)^T A (g_n - gbar), formed block by
  * block of samples (two passes). The digits lost are those of Tr Sigma in some block that A acts on, whatever the size
  * of A, and those of the difference itself.
+ *
+ * Without a method Tr Sigma also takes its products in the order that costs least (graph/associate.ts), as long as no
+ * more digits are lost by that: a linear net then never forms its hidden layers.
  *
  * error of the difference: some N u |A| E|g|^2;  of the centred form: some u |A| sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
  */
@@ -104,22 +70,103 @@ function* noiseForm(
   method?: NoiseMethod,
 ): Steps<number> {
   if (method !== "streamed") {
-    const pass = measure.pass(`${key}, structured`, () => structuredRecipe(measure, form));
-    yield* pass.walk(theta);
-    const read = pass.results.map((_, i) => pass.read(i, 1)[0]!);
-    const [second = 0, first = 0, ...norms] = read;
-    const value = second - first;
-    if (method === "structured" || norms.every((x) => x === 0)) return value;
-    const { dtype } = measure.host.core;
-    const keeps = (a: number, b: number): boolean =>
-      Math.abs(a - b) > CANCELLATION[dtype] * Math.max(Math.abs(a), Math.abs(b));
-    const kept = norms.every((a, i) => i % 2 === 1 || a === 0 || keeps(a, norms[i + 1]!));
-    if (kept && keeps(second, first)) return value;
+    const orders = method === undefined ? ([true, false] as const) : ([false] as const);
+    for (const reorders of orders) {
+      const moments = yield* momentsOf(measure, key, theta, form, reorders);
+      if (moments === null) continue;
+      const { second, first, blocks } = moments;
+      const value = second - first;
+      if (method === "structured" || blocks.every((b) => b.second === 0 && b.first === 0 && b.bound === 0))
+        return value;
+      const least = CANCELLATION[measure.host.core.dtype];
+      const keeps = (a: number, b: number): boolean =>
+        Math.abs(a - b) > least * Math.max(Math.abs(a), Math.abs(b));
+      if (!blocks.every((b) => b.second > REORDERING[measure.host.core.dtype] * b.bound || b.bound === 0))
+        continue;
+      const kept = blocks.every((b) => b.second === 0 || keeps(b.second, b.first));
+      if (kept && keeps(second, first)) return value;
+      break;
+    }
   }
   const terms = yield* centredTerms(measure, key, theta, form);
   let total = 0;
   for (let n = 0; n < terms.length; n++) total += terms[n]!;
   return total / measure.N;
+}
+
+/** Second and first moment of a form, and of |g|^2 in the blocks it acts on. */
+interface Moments {
+  readonly second: number;
+  readonly first: number;
+  /** `bound` is what rounding of `second` is relative to: E|g|^2 where products are in the order as written. */
+  readonly blocks: readonly { readonly second: number; readonly first: number; readonly bound: number }[];
+}
+
+/** The pass of `momentsOf`; without effects where another order of products is asked for and none is cheaper. */
+function momentRecipe(measure: Measure, form: Form, reorders: boolean): Recipe {
+  const { N, loss, leaves } = measure;
+  return {
+    effects: (take) => {
+      const each = byBlock(measure, measure.sampleGradients);
+      // with the seed 1 of the gradients per sample, so that they share the way back
+      const sums = gradient(loss, leaves, measure.model.graph.number(1), N);
+      const mean = byBlock(
+        measure,
+        sums.map((g) => g && scale(g, 1 / N)),
+      );
+      const acted = new Set<string>();
+      const second = form((name) => {
+        const g = each(name);
+        if (g !== null) acted.add(name);
+        return g;
+      }, structured);
+      const first = form(mean, plain);
+      if (second === null || first === null) return [];
+      const names = [...acted];
+      const norms = names.map((name) => structured.inner(each(name)!, each(name)!));
+      const means = names.map((name) => plain.inner(mean(name)!, mean(name)!));
+      let values = [meanOver(second, N), first, ...norms.map((n) => meanOver(n, N)), ...means];
+      let bounds: readonly Node[] = [];
+      if (reorders) {
+        // what is rewritten has a bound only where nothing is taken away from it
+        const cheaper = [second, ...norms].every(isPositive) ? associate(values, N) : null;
+        if (cheaper === null) return [];
+        values = [...cheaper.values];
+        bounds = names.map((_, i) => cheaper.bounds[2 + i] ?? values[2 + i]!);
+      }
+      return [...values, ...bounds].map((value): Effect => ({ kind: "output", value, address: take(1) }));
+    },
+  };
+}
+
+/** By one pass over the samples, gradients kept as products; null where another order of products is asked for and none is cheaper. */
+function* momentsOf(
+  measure: Measure,
+  key: string,
+  theta: ArrayLike<number>,
+  form: Form,
+  reorders: boolean,
+): Steps<Moments | null> {
+  const pass = measure.pass(`${key}, ${reorders ? "cheapest order" : "structured"}`, () =>
+    momentRecipe(measure, form, reorders),
+  );
+  if (pass.results.length === 0) return reorders ? null : { second: 0, first: 0, blocks: [] };
+  yield* pass.walk(theta);
+  const [second = 0, first = 0, ...rest] = pass.results.map((_, i) => pass.read(i, 1)[0]!);
+  const count = rest.length / (reorders ? 3 : 2);
+  const blocks = Array.from({ length: count }, (_, i) => ({
+    second: rest[i]!,
+    first: rest[count + i]!,
+    bound: rest[reorders ? 2 * count + i : i]!,
+  }));
+  return { second, first, blocks };
+}
+
+/** Sums, products and positive multiples of squared norms. */
+function isPositive(node: Node): boolean {
+  if (node.op === "sqnorm") return true;
+  if (node.op === "add" || node.op === "mul") return node.args.every(isPositive);
+  return node.op === "scale" && node.attrs.c! >= 0 && isPositive(node.args[0]!);
 }
 
 /** The mean of g_n^T A g_n: the second moment, from which Tr[Sigma A] is left by taking gbar^T A gbar away. */
@@ -171,7 +218,8 @@ function centredRecipe(measure: Measure, form: Form): Recipe {
 
 /** Passes of `noiseEstimate` over a whole set: the second and third only where the first loses too many digits. */
 export const noiseRecipes = (measure: Measure, form: Form): Recipe[] => [
-  structuredRecipe(measure, form),
+  momentRecipe(measure, form, true),
+  momentRecipe(measure, form, false),
   gradientRecipe(measure),
   centredRecipe(measure, form),
 ];
@@ -342,117 +390,157 @@ export function* noiseMoments(
   return { SU, SW, Q };
 }
 
+/** Samples whose gradient weights are centred by before the mean of all is known. */
+const PILOTS = 64;
+
+/** The gradient g0 of some samples spread over the set, from one short pass. */
+function pilotGradient(measure: Measure, theta: ArrayLike<number>): Float64Array {
+  const { N } = measure;
+  const count = Math.min(PILOTS, N);
+  const pass = measure.pass("gradient of a few samples", () => ({
+    samples: count,
+    chosen: true,
+    effects: (take) => meanEffects(measure, count, take),
+  }));
+  chooseRows(
+    measure,
+    pass,
+    Array.from({ length: count }, (_, i) => Math.floor((i * N) / count)),
+    count,
+  );
+  pass.run(theta);
+  return readGradient(measure, pass, 0);
+}
+
+/** The mean gradient of the samples of a pass from sums of g_n: the same bits in every pass over the same samples. */
+function meanEffects(measure: Measure, count: number, take: (values: number) => number): Effect[] {
+  const sums = gradient(measure.loss, measure.leaves, measure.model.graph.number(1), count);
+  return sums.flatMap((g, i): Effect[] => {
+    const address = take(measure.trainable[i]!.size);
+    return g === null ? [] : [{ kind: "output", value: scale(g, 1 / count), address }];
+  });
+}
+
+/** A vector of parameter space from results of a pass, a block each. */
+function readGradient(measure: Measure, pass: Evaluation, from: number): Float64Array {
+  const out = new Float64Array(measure.P);
+  for (const [i, block] of measure.trainable.entries())
+    pass.readInto(out, block.offset, from + i, block.size);
+  return out;
+}
+
+/** The gradient of a few samples and that of all, kept until another theta is asked for: products with Sigma come in series. */
+interface Centre {
+  readonly theta: Float64Array;
+  readonly pilot: Float64Array;
+  mean: Float64Array | null;
+}
+const centres = new WeakMap<Measure, Centre>();
+
+function centreAt(measure: Measure, theta: Float64Array): Centre {
+  const known = centres.get(measure);
+  if (known?.theta.every((x, i) => x === theta[i])) return known;
+  const made = { theta: theta.slice(), pilot: pilotGradient(measure, theta), mean: null };
+  centres.set(measure, made);
+  return made;
+}
+
 /**
  * Sigma v = (1/N) sum_n g_n (g_n . v) - gbar (gbar . v) for several vectors, [count][P].
  *
- * Weights are centred, g_n . v - gbar . v: a forward pass for the weights and one weighted backward pass, from which
- * what rounding left of their mean is taken away, times gbar.
+ * Weights w_n = g_n . v - g0 . v are centred by the gradient g0 of a few samples: a forward pass for the weights and one
+ * weighted backward pass, from which their mean, small by then, times gbar is taken away. Where gbar is not known yet the
+ * pass of one vector finds it on its way, to the same bits.
  *
- * error |v| some u sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24
- *
- * @param mean gbar at theta
+ * error |v| some u sqrt(Tr Sigma E|g|^2), u = 2^-53 or 2^-24, and at most sqrt(N / 64) times that, for |g0 - gbar|^2 is at
+ * most N / 64 Tr Sigma
  */
 export function noiseVectors(
   measure: Measure,
-  theta: ArrayLike<number>,
-  mean: Float64Array,
+  theta: Float64Array,
   vectors: ArrayLike<number>,
   count: number,
 ): Float64Array {
-  const { graph } = measure.model;
-  const share = 1 / measure.N;
-  const means = measure.trainable.map((b) => ({
-    node: graph.param(`${b.name}~mean`, b.shape),
-    size: b.size,
+  const centre = centreAt(measure, theta);
+  if (centre.mean === null && count > 1) {
+    const pass = measure.pass("mean gradient from sums", () => ({
+      effects: (take) => meanEffects(measure, measure.N, take),
+    }));
+    pass.run(theta);
+    centre.mean = readGradient(measure, pass, 0);
+  }
+  const { mean } = centre;
+  const leavesOf = (name: string) =>
+    measure.trainable.map((b) => ({
+      node: measure.model.graph.param(`${b.name}~${name}`, b.shape),
+      size: b.size,
+    }));
+  const [pilots, means] = [leavesOf("pilot"), mean === null ? [] : leavesOf("mean")];
+  const set = (pass: Evaluation, from: number) => {
+    for (const [i, block] of measure.trainable.entries()) {
+      pass.set(from + i, centre.pilot, block.offset);
+      if (mean !== null) pass.set(from + pilots.length + i, mean, block.offset);
+    }
+  };
+  const build = (along: ReadonlyMap<Node, Node>, k: number) =>
+    noiseProduct(measure, along, measure.vectorLeaves(k), pilots, means.length === 0 ? null : means);
+  const shared = [...pilots, ...means];
+  if (mean !== null)
+    return now(mapVectors(measure, "noise covariance times", theta, vectors, count, build, shared, set));
+  const pass = measure.pass("noise covariance times, and the mean", () => ({
+    extra: [...measure.vectorLeaves(0), ...shared],
+    effects: (take) => {
+      const product = build(
+        new Map(measure.vectorLeaves(0).map(({ node }, i) => [measure.leaves[i]!, node])),
+        0,
+      );
+      const effects = product.flatMap((value, i): Effect[] => {
+        const address = take(measure.trainable[i]!.size);
+        return value === null ? [] : [{ kind: "output", value, address }];
+      });
+      return [...effects, ...meanEffects(measure, measure.N, take)];
+    },
   }));
+  for (const [i, block] of measure.trainable.entries()) pass.set(i, vectors, block.offset);
+  set(pass, measure.trainable.length);
+  pass.run(theta);
+  centre.mean = readGradient(measure, pass, measure.trainable.length);
+  return readGradient(measure, pass, 0);
+}
+
+/** Sigma v by blocks, null where the loss does not depend on a block; `means` null where the pass is to find gbar. */
+function noiseProduct(
+  measure: Measure,
+  along: ReadonlyMap<Node, Node>,
+  v: readonly { readonly node: Node }[],
+  pilots: readonly { readonly node: Node }[],
+  means: readonly { readonly node: Node }[] | null,
+): (Node | null)[] {
+  const { N, loss, leaves } = measure;
   const each = measure.sampleGradients;
+  if (each.every((g) => g === null)) return each;
   // factored gradients are weighted by sample; others go back again with the weight as the seed
   const isFactored = each.every((g) => g === null || hasStructure(g));
   const weightedSum = (weight: Node) =>
     isFactored
-      ? each.map((g) =>
-          g === null
-            ? null
-            : weighted(weight, g)
-                .map((t) => batchSum(t, measure.N))
-                .reduce((a, b) => add(a, b)),
+      ? each.map(
+          (g) =>
+            g &&
+            weighted(weight, g)
+              .map((t) => batchSum(t, N))
+              .reduce((a, b) => add(a, b)),
         )
-      : gradient(measure.loss, measure.leaves, weight, measure.N);
+      : gradient(loss, leaves, weight, N);
+  const mean =
+    means?.map(({ node }) => node) ??
+    gradient(loss, leaves, measure.model.graph.number(1), N).map((g) => g && scale(g, 1 / N));
   const total = (nodes: readonly (Node | null | undefined)[]) =>
     nodes.filter((n) => n != null).reduce((a, b) => add(a, b));
-  const steps = mapVectors(
-    measure,
-    "noise covariance times",
-    theta,
-    vectors,
-    count,
-    (along, k) => {
-      const v = measure.vectorLeaves(k);
-      if (each.every((g) => g === null)) return each;
-      const moved = isFactored
-        ? total(each.map((g, i) => g && structured.inner(g, v[i]!.node)))
-        : tangent([measure.loss], along)[0]!;
-      const drift = v.map(({ node }, i) => sum(mul(means[i]!.node, node)));
-      const weight = sub(moved, total(drift));
-      const left = meanOver(weight, measure.N);
-      return weightedSum(scale(weight, share)).map((g, i) => g && sub(g, mul(left, means[i]!.node)));
-    },
-    means,
-    (pass, from) => {
-      for (const [i, block] of measure.trainable.entries()) pass.set(from + i, mean, block.offset);
-    },
-  );
-  return now(steps);
-}
-
-/**
- * The whole covariance Sigma, P x P row-major, by centred rank-k updates over chunks of samples.
- *
- * @param divisor N for a whole set, n - 1 for n independent draws
- * @throws the signal's reason, as soon as a chunk is done; dispose() meanwhile lets it finish
- */
-export async function noiseCovariance(
-  measure: Measure,
-  theta: ArrayLike<number>,
-  divisor: number,
-  { signal, onProgress }: Control = {},
-): Promise<RealArray> {
-  const { host, N, P } = measure;
-  const { arena, core } = host;
-  const { bytes } = core.real;
-  signal?.throwIfAborted();
-  const rows = chunkRows(measure);
-  const mean = meanGradient(measure, theta);
-  const { region, plan } = arena.reserve("noiseCovariance", (base) => {
-    const meanAt = base + Math.ceil((P * P * bytes + 64) / 64) * 64;
-    return { bytes: meanAt - base + (P + 8) * bytes, meanAt };
-  });
-  const letGo = measure.hold();
-  try {
-    arena.clear(region);
-    arena.reals(plan.meanAt, P).set(mean);
-    for (let first = 0; first < N; first += rows) {
-      const count = Math.min(rows, N - first);
-      const pass = gradientsPass(measure);
-      chooseRows(
-        measure,
-        pass,
-        Array.from({ length: count }, (_, i) => first + i),
-        rows,
-      );
-      pass.run(theta);
-      core.exports.centreRows(pass.results[0]!, plan.meanAt, count, P, P);
-      core.exports.rankUpdate(region.base, pass.results[0]!, count, P, P);
-      onProgress?.({ done: first + count, total: N });
-      if (first + count < N) await turn();
-      signal?.throwIfAborted();
-    }
-    core.exports.mirror(region.base, P);
-    const out = arena.reals(region.base, P * P).slice();
-    for (let i = 0; i < out.length; i++) out[i] = out[i]! / divisor;
-    return out;
-  } finally {
-    letGo();
-    arena.release(region);
-  }
+  const moved = isFactored
+    ? total(each.map((g, i) => g && structured.inner(g, v[i]!.node)))
+    : tangent([loss], along)[0]!;
+  const drift = v.map(({ node }, i) => sum(mul(pilots[i]!.node, node)));
+  const weight = sub(moved, total(drift));
+  const left = meanOver(weight, N);
+  return weightedSum(scale(weight, 1 / N)).map((g, i) => g && sub(g, mul(left, mean[i]!)));
 }

@@ -25,15 +25,16 @@ export interface TraceOptions extends Control {
 
 type Method = (host: Host, op: LinearOperator, options: TraceOptions) => Promise<Estimate>;
 
-/** Estimators of Tr A by name; each spends at most `products` products, "exact" one for each dimension. */
+/** Estimators of Tr A by name; each spends at most `products` products, "basis" one for each dimension. */
 export const traceMethods = {
-  exact: (_host, op, options) => exactTrace(op, options),
+  basis: (_host, op, options) => exactTrace(op, options),
   hutchinson,
   "hutch++": hutchPlusPlus,
   xtrace,
 } as const satisfies Record<string, Method>;
 
-const PRODUCTS = 96;
+/** Products that are spent where nobody says how many. */
+export const PRODUCTS = 96;
 
 /**
  * Tr A = sum_e u_e^T A u_e over the unit vectors.

@@ -436,7 +436,7 @@ describe("every method", () => {
         "nonfinite | hutchinson: every product with the operator must be finite, got Infinity in entry 3.",
       ],
       [
-        "exact",
+        "basis",
         8,
         {
           ...broken(() => new Float64Array(0)),
@@ -451,7 +451,7 @@ describe("every method", () => {
         "shape | hutch++: the operator must return 80 values, got 78.",
       ],
       [
-        "exact",
+        "basis",
         8,
         broken(() => new Float64Array(0), 0),
         "range | exact: the operator's size must be an integer of at least 1, got 0.",
