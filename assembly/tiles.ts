@@ -1209,208 +1209,256 @@ export function productNNStep(
 }
 
 function tileTN2x4(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c01 = i64x2(0, 0);
-  let c02 = i64x2(0, 0);
-  let c03 = i64x2(0, 0);
-  let c10 = i64x2(0, 0);
-  let c11 = i64x2(0, 0);
-  let c12 = i64x2(0, 0);
-  let c13 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const b2 = v128.load(b, 32);
-    const b3 = v128.load(b, 48);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    c02 = madd(x0, b2, c02);
-    c03 = madd(x0, b3, c03);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    c11 = madd(x1, b1, c11);
-    c12 = madd(x1, b2, c12);
-    c13 = madd(x1, b3, c13);
-    a += lda;
-    b += ldb;
+  for (; m >= 2; m -= 2) {
+    let c00 = i64x2(0, 0);
+    let c01 = i64x2(0, 0);
+    let c02 = i64x2(0, 0);
+    let c03 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
+    let c11 = i64x2(0, 0);
+    let c12 = i64x2(0, 0);
+    let c13 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const b2 = v128.load(y, 32);
+      const b3 = v128.load(y, 48);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      c02 = madd(x0, b2, c02);
+      c03 = madd(x0, b3, c03);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      c11 = madd(x1, b1, c11);
+      c12 = madd(x1, b2, c12);
+      c13 = madd(x1, b3, c13);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst, c02, 32);
+    v128.store(dst, c03, 48);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd, c11, 16);
+    v128.store(dst + ldd, c12, 32);
+    v128.store(dst + ldd, c13, 48);
+    a += sizeof<real>() * 2;
+    dst += ldd * 2;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst, c02, 32);
-  v128.store(dst, c03, 48);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd, c11, 16);
-  v128.store(dst + ldd, c12, 32);
-  v128.store(dst + ldd, c13, 48);
 }
 
 function tileTN1x4(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c01 = i64x2(0, 0);
-  let c02 = i64x2(0, 0);
-  let c03 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const b2 = v128.load(b, 32);
-    const b3 = v128.load(b, 48);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    c02 = madd(x0, b2, c02);
-    c03 = madd(x0, b3, c03);
-    a += lda;
-    b += ldb;
+  for (; m >= 1; m -= 1) {
+    let c00 = i64x2(0, 0);
+    let c01 = i64x2(0, 0);
+    let c02 = i64x2(0, 0);
+    let c03 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const b2 = v128.load(y, 32);
+      const b3 = v128.load(y, 48);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      c02 = madd(x0, b2, c02);
+      c03 = madd(x0, b3, c03);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst, c02, 32);
+    v128.store(dst, c03, 48);
+    a += sizeof<real>();
+    dst += ldd;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst, c02, 32);
-  v128.store(dst, c03, 48);
 }
 
 function tileTN4x2(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c01 = i64x2(0, 0);
-  let c10 = i64x2(0, 0);
-  let c11 = i64x2(0, 0);
-  let c20 = i64x2(0, 0);
-  let c21 = i64x2(0, 0);
-  let c30 = i64x2(0, 0);
-  let c31 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    c11 = madd(x1, b1, c11);
-    const x2 = sizeof<real>() == 8 ? v128.load64_splat(a, 16) : v128.load32_splat(a, 8);
-    c20 = madd(x2, b0, c20);
-    c21 = madd(x2, b1, c21);
-    const x3 = sizeof<real>() == 8 ? v128.load64_splat(a, 24) : v128.load32_splat(a, 12);
-    c30 = madd(x3, b0, c30);
-    c31 = madd(x3, b1, c31);
-    a += lda;
-    b += ldb;
+  for (; m >= 4; m -= 4) {
+    let c00 = i64x2(0, 0);
+    let c01 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
+    let c11 = i64x2(0, 0);
+    let c20 = i64x2(0, 0);
+    let c21 = i64x2(0, 0);
+    let c30 = i64x2(0, 0);
+    let c31 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      c11 = madd(x1, b1, c11);
+      const x2 = sizeof<real>() == 8 ? v128.load64_splat(x, 16) : v128.load32_splat(x, 8);
+      c20 = madd(x2, b0, c20);
+      c21 = madd(x2, b1, c21);
+      const x3 = sizeof<real>() == 8 ? v128.load64_splat(x, 24) : v128.load32_splat(x, 12);
+      c30 = madd(x3, b0, c30);
+      c31 = madd(x3, b1, c31);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd, c11, 16);
+    v128.store(dst + ldd * 2, c20);
+    v128.store(dst + ldd * 2, c21, 16);
+    v128.store(dst + ldd * 3, c30);
+    v128.store(dst + ldd * 3, c31, 16);
+    a += sizeof<real>() * 4;
+    dst += ldd * 4;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd, c11, 16);
-  v128.store(dst + ldd * 2, c20);
-  v128.store(dst + ldd * 2, c21, 16);
-  v128.store(dst + ldd * 3, c30);
-  v128.store(dst + ldd * 3, c31, 16);
 }
 
 function tileTN2x2(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c01 = i64x2(0, 0);
-  let c10 = i64x2(0, 0);
-  let c11 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    c11 = madd(x1, b1, c11);
-    a += lda;
-    b += ldb;
+  for (; m >= 2; m -= 2) {
+    let c00 = i64x2(0, 0);
+    let c01 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
+    let c11 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      c11 = madd(x1, b1, c11);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd, c11, 16);
+    a += sizeof<real>() * 2;
+    dst += ldd * 2;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd, c11, 16);
 }
 
 function tileTN1x2(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c01 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    a += lda;
-    b += ldb;
+  for (; m >= 1; m -= 1) {
+    let c00 = i64x2(0, 0);
+    let c01 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    a += sizeof<real>();
+    dst += ldd;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
 }
 
 function tileTN4x1(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c10 = i64x2(0, 0);
-  let c20 = i64x2(0, 0);
-  let c30 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    const x2 = sizeof<real>() == 8 ? v128.load64_splat(a, 16) : v128.load32_splat(a, 8);
-    c20 = madd(x2, b0, c20);
-    const x3 = sizeof<real>() == 8 ? v128.load64_splat(a, 24) : v128.load32_splat(a, 12);
-    c30 = madd(x3, b0, c30);
-    a += lda;
-    b += ldb;
+  for (; m >= 4; m -= 4) {
+    let c00 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
+    let c20 = i64x2(0, 0);
+    let c30 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      const x2 = sizeof<real>() == 8 ? v128.load64_splat(x, 16) : v128.load32_splat(x, 8);
+      c20 = madd(x2, b0, c20);
+      const x3 = sizeof<real>() == 8 ? v128.load64_splat(x, 24) : v128.load32_splat(x, 12);
+      c30 = madd(x3, b0, c30);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd * 2, c20);
+    v128.store(dst + ldd * 3, c30);
+    a += sizeof<real>() * 4;
+    dst += ldd * 4;
   }
-  v128.store(dst, c00);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd * 2, c20);
-  v128.store(dst + ldd * 3, c30);
 }
 
 function tileTN2x1(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  let c10 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    a += lda;
-    b += ldb;
+  for (; m >= 2; m -= 2) {
+    let c00 = i64x2(0, 0);
+    let c10 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst + ldd, c10);
+    a += sizeof<real>() * 2;
+    dst += ldd * 2;
   }
-  v128.store(dst, c00);
-  v128.store(dst + ldd, c10);
 }
 
 function tileTN1x1(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = i64x2(0, 0);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    a += lda;
-    b += ldb;
+  for (; m >= 1; m -= 1) {
+    let c00 = i64x2(0, 0);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    a += sizeof<real>();
+    dst += ldd;
   }
-  v128.store(dst, c00);
 }
 
 function columnTN4(
@@ -1454,55 +1502,59 @@ export function productTN(
 ): void {
   for (; n >= 4 * LANES; n -= 4 * LANES) {
     let i = 0, x = a, y = dst;
-    for (; i + 2 <= m; i += 2) {
-      tileTN2x4(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 2;
-      x += sizeof<real>() * 2;
+    if (i + 2 <= m) {
+      tileTN2x4(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 2;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i < m; ++i) {
-      tileTN1x4(y, x, b, k, ldd, lda, ldb);
-      y += ldd;
-      x += sizeof<real>();
+    if (i + 1 <= m) {
+      tileTN1x4(y, x, b, m - i, k, ldd, lda, ldb);
     }
     b += 64;
     dst += 64;
   }
   for (; n >= 2 * LANES; n -= 2 * LANES) {
     let i = 0, x = a, y = dst;
-    for (; i + 4 <= m; i += 4) {
-      tileTN4x2(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 4;
-      x += sizeof<real>() * 4;
+    if (i + 4 <= m) {
+      tileTN4x2(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 4;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i + 2 <= m; i += 2) {
-      tileTN2x2(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 2;
-      x += sizeof<real>() * 2;
+    if (i + 2 <= m) {
+      tileTN2x2(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 2;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i < m; ++i) {
-      tileTN1x2(y, x, b, k, ldd, lda, ldb);
-      y += ldd;
-      x += sizeof<real>();
+    if (i + 1 <= m) {
+      tileTN1x2(y, x, b, m - i, k, ldd, lda, ldb);
     }
     b += 32;
     dst += 32;
   }
   for (; n >= LANES; n -= LANES) {
     let i = 0, x = a, y = dst;
-    for (; i + 4 <= m; i += 4) {
-      tileTN4x1(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 4;
-      x += sizeof<real>() * 4;
+    if (i + 4 <= m) {
+      tileTN4x1(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 4;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i + 2 <= m; i += 2) {
-      tileTN2x1(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 2;
-      x += sizeof<real>() * 2;
+    if (i + 2 <= m) {
+      tileTN2x1(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 2;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i < m; ++i) {
-      tileTN1x1(y, x, b, k, ldd, lda, ldb);
-      y += ldd;
-      x += sizeof<real>();
+    if (i + 1 <= m) {
+      tileTN1x1(y, x, b, m - i, k, ldd, lda, ldb);
     }
     b += 16;
     dst += 16;
@@ -1525,208 +1577,256 @@ export function productTN(
 }
 
 function tileTNAdd2x4(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c01 = v128.load(dst, 16);
-  let c02 = v128.load(dst, 32);
-  let c03 = v128.load(dst, 48);
-  let c10 = v128.load(dst + ldd);
-  let c11 = v128.load(dst + ldd, 16);
-  let c12 = v128.load(dst + ldd, 32);
-  let c13 = v128.load(dst + ldd, 48);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const b2 = v128.load(b, 32);
-    const b3 = v128.load(b, 48);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    c02 = madd(x0, b2, c02);
-    c03 = madd(x0, b3, c03);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    c11 = madd(x1, b1, c11);
-    c12 = madd(x1, b2, c12);
-    c13 = madd(x1, b3, c13);
-    a += lda;
-    b += ldb;
+  for (; m >= 2; m -= 2) {
+    let c00 = v128.load(dst);
+    let c01 = v128.load(dst, 16);
+    let c02 = v128.load(dst, 32);
+    let c03 = v128.load(dst, 48);
+    let c10 = v128.load(dst + ldd);
+    let c11 = v128.load(dst + ldd, 16);
+    let c12 = v128.load(dst + ldd, 32);
+    let c13 = v128.load(dst + ldd, 48);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const b2 = v128.load(y, 32);
+      const b3 = v128.load(y, 48);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      c02 = madd(x0, b2, c02);
+      c03 = madd(x0, b3, c03);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      c11 = madd(x1, b1, c11);
+      c12 = madd(x1, b2, c12);
+      c13 = madd(x1, b3, c13);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst, c02, 32);
+    v128.store(dst, c03, 48);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd, c11, 16);
+    v128.store(dst + ldd, c12, 32);
+    v128.store(dst + ldd, c13, 48);
+    a += sizeof<real>() * 2;
+    dst += ldd * 2;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst, c02, 32);
-  v128.store(dst, c03, 48);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd, c11, 16);
-  v128.store(dst + ldd, c12, 32);
-  v128.store(dst + ldd, c13, 48);
 }
 
 function tileTNAdd1x4(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c01 = v128.load(dst, 16);
-  let c02 = v128.load(dst, 32);
-  let c03 = v128.load(dst, 48);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const b2 = v128.load(b, 32);
-    const b3 = v128.load(b, 48);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    c02 = madd(x0, b2, c02);
-    c03 = madd(x0, b3, c03);
-    a += lda;
-    b += ldb;
+  for (; m >= 1; m -= 1) {
+    let c00 = v128.load(dst);
+    let c01 = v128.load(dst, 16);
+    let c02 = v128.load(dst, 32);
+    let c03 = v128.load(dst, 48);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const b2 = v128.load(y, 32);
+      const b3 = v128.load(y, 48);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      c02 = madd(x0, b2, c02);
+      c03 = madd(x0, b3, c03);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst, c02, 32);
+    v128.store(dst, c03, 48);
+    a += sizeof<real>();
+    dst += ldd;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst, c02, 32);
-  v128.store(dst, c03, 48);
 }
 
 function tileTNAdd4x2(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c01 = v128.load(dst, 16);
-  let c10 = v128.load(dst + ldd);
-  let c11 = v128.load(dst + ldd, 16);
-  let c20 = v128.load(dst + ldd * 2);
-  let c21 = v128.load(dst + ldd * 2, 16);
-  let c30 = v128.load(dst + ldd * 3);
-  let c31 = v128.load(dst + ldd * 3, 16);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    c11 = madd(x1, b1, c11);
-    const x2 = sizeof<real>() == 8 ? v128.load64_splat(a, 16) : v128.load32_splat(a, 8);
-    c20 = madd(x2, b0, c20);
-    c21 = madd(x2, b1, c21);
-    const x3 = sizeof<real>() == 8 ? v128.load64_splat(a, 24) : v128.load32_splat(a, 12);
-    c30 = madd(x3, b0, c30);
-    c31 = madd(x3, b1, c31);
-    a += lda;
-    b += ldb;
+  for (; m >= 4; m -= 4) {
+    let c00 = v128.load(dst);
+    let c01 = v128.load(dst, 16);
+    let c10 = v128.load(dst + ldd);
+    let c11 = v128.load(dst + ldd, 16);
+    let c20 = v128.load(dst + ldd * 2);
+    let c21 = v128.load(dst + ldd * 2, 16);
+    let c30 = v128.load(dst + ldd * 3);
+    let c31 = v128.load(dst + ldd * 3, 16);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      c11 = madd(x1, b1, c11);
+      const x2 = sizeof<real>() == 8 ? v128.load64_splat(x, 16) : v128.load32_splat(x, 8);
+      c20 = madd(x2, b0, c20);
+      c21 = madd(x2, b1, c21);
+      const x3 = sizeof<real>() == 8 ? v128.load64_splat(x, 24) : v128.load32_splat(x, 12);
+      c30 = madd(x3, b0, c30);
+      c31 = madd(x3, b1, c31);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd, c11, 16);
+    v128.store(dst + ldd * 2, c20);
+    v128.store(dst + ldd * 2, c21, 16);
+    v128.store(dst + ldd * 3, c30);
+    v128.store(dst + ldd * 3, c31, 16);
+    a += sizeof<real>() * 4;
+    dst += ldd * 4;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd, c11, 16);
-  v128.store(dst + ldd * 2, c20);
-  v128.store(dst + ldd * 2, c21, 16);
-  v128.store(dst + ldd * 3, c30);
-  v128.store(dst + ldd * 3, c31, 16);
 }
 
 function tileTNAdd2x2(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c01 = v128.load(dst, 16);
-  let c10 = v128.load(dst + ldd);
-  let c11 = v128.load(dst + ldd, 16);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    c11 = madd(x1, b1, c11);
-    a += lda;
-    b += ldb;
+  for (; m >= 2; m -= 2) {
+    let c00 = v128.load(dst);
+    let c01 = v128.load(dst, 16);
+    let c10 = v128.load(dst + ldd);
+    let c11 = v128.load(dst + ldd, 16);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      c11 = madd(x1, b1, c11);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd, c11, 16);
+    a += sizeof<real>() * 2;
+    dst += ldd * 2;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd, c11, 16);
 }
 
 function tileTNAdd1x2(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c01 = v128.load(dst, 16);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const b1 = v128.load(b, 16);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    c01 = madd(x0, b1, c01);
-    a += lda;
-    b += ldb;
+  for (; m >= 1; m -= 1) {
+    let c00 = v128.load(dst);
+    let c01 = v128.load(dst, 16);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const b1 = v128.load(y, 16);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      c01 = madd(x0, b1, c01);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst, c01, 16);
+    a += sizeof<real>();
+    dst += ldd;
   }
-  v128.store(dst, c00);
-  v128.store(dst, c01, 16);
 }
 
 function tileTNAdd4x1(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c10 = v128.load(dst + ldd);
-  let c20 = v128.load(dst + ldd * 2);
-  let c30 = v128.load(dst + ldd * 3);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    const x2 = sizeof<real>() == 8 ? v128.load64_splat(a, 16) : v128.load32_splat(a, 8);
-    c20 = madd(x2, b0, c20);
-    const x3 = sizeof<real>() == 8 ? v128.load64_splat(a, 24) : v128.load32_splat(a, 12);
-    c30 = madd(x3, b0, c30);
-    a += lda;
-    b += ldb;
+  for (; m >= 4; m -= 4) {
+    let c00 = v128.load(dst);
+    let c10 = v128.load(dst + ldd);
+    let c20 = v128.load(dst + ldd * 2);
+    let c30 = v128.load(dst + ldd * 3);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      const x2 = sizeof<real>() == 8 ? v128.load64_splat(x, 16) : v128.load32_splat(x, 8);
+      c20 = madd(x2, b0, c20);
+      const x3 = sizeof<real>() == 8 ? v128.load64_splat(x, 24) : v128.load32_splat(x, 12);
+      c30 = madd(x3, b0, c30);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst + ldd, c10);
+    v128.store(dst + ldd * 2, c20);
+    v128.store(dst + ldd * 3, c30);
+    a += sizeof<real>() * 4;
+    dst += ldd * 4;
   }
-  v128.store(dst, c00);
-  v128.store(dst + ldd, c10);
-  v128.store(dst + ldd * 2, c20);
-  v128.store(dst + ldd * 3, c30);
 }
 
 function tileTNAdd2x1(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  let c10 = v128.load(dst + ldd);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    const x1 = sizeof<real>() == 8 ? v128.load64_splat(a, 8) : v128.load32_splat(a, 4);
-    c10 = madd(x1, b0, c10);
-    a += lda;
-    b += ldb;
+  for (; m >= 2; m -= 2) {
+    let c00 = v128.load(dst);
+    let c10 = v128.load(dst + ldd);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      const x1 = sizeof<real>() == 8 ? v128.load64_splat(x, 8) : v128.load32_splat(x, 4);
+      c10 = madd(x1, b0, c10);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    v128.store(dst + ldd, c10);
+    a += sizeof<real>() * 2;
+    dst += ldd * 2;
   }
-  v128.store(dst, c00);
-  v128.store(dst + ldd, c10);
 }
 
 function tileTNAdd1x1(
-  dst: usize, a: usize, b: usize, k: i32, ldd: usize, lda: usize, ldb: usize,
+  dst: usize, a: usize, b: usize, m: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
-  let c00 = v128.load(dst);
-  for (; k > 0; --k) {
-    const b0 = v128.load(b);
-    const x0 = splatAt(a);
-    c00 = madd(x0, b0, c00);
-    a += lda;
-    b += ldb;
+  for (; m >= 1; m -= 1) {
+    let c00 = v128.load(dst);
+    let x = a;
+    let y = b;
+    for (let p = k; p > 0; --p) {
+      const b0 = v128.load(y);
+      const x0 = splatAt(x);
+      c00 = madd(x0, b0, c00);
+      x += lda;
+      y += ldb;
+    }
+    v128.store(dst, c00);
+    a += sizeof<real>();
+    dst += ldd;
   }
-  v128.store(dst, c00);
 }
 
 function columnTNAdd4(
@@ -1770,55 +1870,59 @@ export function productTNAdd(
 ): void {
   for (; n >= 4 * LANES; n -= 4 * LANES) {
     let i = 0, x = a, y = dst;
-    for (; i + 2 <= m; i += 2) {
-      tileTNAdd2x4(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 2;
-      x += sizeof<real>() * 2;
+    if (i + 2 <= m) {
+      tileTNAdd2x4(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 2;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i < m; ++i) {
-      tileTNAdd1x4(y, x, b, k, ldd, lda, ldb);
-      y += ldd;
-      x += sizeof<real>();
+    if (i + 1 <= m) {
+      tileTNAdd1x4(y, x, b, m - i, k, ldd, lda, ldb);
     }
     b += 64;
     dst += 64;
   }
   for (; n >= 2 * LANES; n -= 2 * LANES) {
     let i = 0, x = a, y = dst;
-    for (; i + 4 <= m; i += 4) {
-      tileTNAdd4x2(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 4;
-      x += sizeof<real>() * 4;
+    if (i + 4 <= m) {
+      tileTNAdd4x2(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 4;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i + 2 <= m; i += 2) {
-      tileTNAdd2x2(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 2;
-      x += sizeof<real>() * 2;
+    if (i + 2 <= m) {
+      tileTNAdd2x2(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 2;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i < m; ++i) {
-      tileTNAdd1x2(y, x, b, k, ldd, lda, ldb);
-      y += ldd;
-      x += sizeof<real>();
+    if (i + 1 <= m) {
+      tileTNAdd1x2(y, x, b, m - i, k, ldd, lda, ldb);
     }
     b += 32;
     dst += 32;
   }
   for (; n >= LANES; n -= LANES) {
     let i = 0, x = a, y = dst;
-    for (; i + 4 <= m; i += 4) {
-      tileTNAdd4x1(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 4;
-      x += sizeof<real>() * 4;
+    if (i + 4 <= m) {
+      tileTNAdd4x1(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 4;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i + 2 <= m; i += 2) {
-      tileTNAdd2x1(y, x, b, k, ldd, lda, ldb);
-      y += ldd * 2;
-      x += sizeof<real>() * 2;
+    if (i + 2 <= m) {
+      tileTNAdd2x1(y, x, b, m - i, k, ldd, lda, ldb);
+      const whole = (m - i) - (m - i) % 2;
+      y += (whole as usize) * ldd;
+      x += (whole as usize) * sizeof<real>();
+      i += whole;
     }
-    for (; i < m; ++i) {
-      tileTNAdd1x1(y, x, b, k, ldd, lda, ldb);
-      y += ldd;
-      x += sizeof<real>();
+    if (i + 1 <= m) {
+      tileTNAdd1x1(y, x, b, m - i, k, ldd, lda, ldb);
     }
     b += 16;
     dst += 16;
