@@ -30,7 +30,7 @@ import type { Start, Started } from "./program.ts";
 
 type Flags = ProblemFlags & StrengthFlags & { readonly json?: boolean };
 type Restrict = "full" | "blocks" | "diagonal";
-type TraceMethod = "exact" | "hutchinson" | "hutch++" | "xtrace";
+type TraceMethod = "exact" | "basis" | "hutchinson" | "hutch++" | "xtrace";
 
 const short = (x: number): string => (Number.isFinite(x) ? String(Number(x.toPrecision(6))) : String(x));
 const shown = ({ value, stdErr, method }: Estimate): string =>
@@ -242,7 +242,7 @@ function addMeasure(program: Command, start: Start): void {
     .option("--probes <n>", "probe vectors of estimated traces (default: 64)", count)
     .addOption(
       new Option("--trace <method>", "trace of the Hessian")
-        .choices(["exact", "hutchinson", "hutch++", "xtrace"])
+        .choices(["exact", "basis", "hutchinson", "hutch++", "xtrace"])
         .default("hutch++"),
     )
     .option(
@@ -284,14 +284,15 @@ async function measure(
   chosen: Readonly<Record<string, Generator>>,
 ): Promise<void> {
   const { probes = 64, trace: method, seed, batchSize } = flags;
-  if (method === "exact" && flags.probes !== undefined)
-    fail("unsupported", "--probes", "an estimated trace", "--trace exact");
+  const isDrawn = method !== "exact" && method !== "basis";
+  if (!isDrawn && flags.probes !== undefined)
+    fail("unsupported", "--probes", "an estimated trace", `--trace ${method}`);
   const loss = problem.loss(theta) as number;
   let squares = 0;
   for (const g of problem.gradient(theta)) squares += g * g;
   const gradientNorm = Math.sqrt(squares);
   const hessianTrace = await problem.hessianTrace(theta, {
-    ...(method === "exact" ? { method } : { method, probes, seed }),
+    ...(isDrawn ? { method, probes, seed } : { method }),
     signal,
     onProgress: told(output, "trace of the Hessian", 0, 0.5),
   });
