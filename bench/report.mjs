@@ -247,6 +247,30 @@ export function sizeTable(records) {
   return table(["kB, gzip", ...records.map(headOf)], merged(records, rowsOf, [""]));
 }
 
+/** Libraries of the table in the project's README, by the names of their sides. */
+const LIBRARIES = {
+  "C, OpenBLAS": /^c-/,
+  numpy: /^numpy(?!-ts)/,
+  torch: /^torch/,
+  "plain JavaScript": /^plain-js/,
+  "tfjs, wasm": /^tfjs-wasm/,
+};
+
+/** How many times as fast we are, with the default build, as the strongest way of each library: the first record alone. */
+export function headlineTable([record]) {
+  const rows = record.jobs
+    .filter(({ family }) => SPEED.includes(family) && family !== "normals")
+    .map((job) => {
+      const ratios = comparisonsOf(job).filter(({ of }) => of === "ours-simd");
+      const cells = Object.values(LIBRARIES).map((names) => {
+        const found = ratios.filter(({ against }) => names.test(against)).map(({ ratio }) => ratio);
+        return found.length === 0 ? "" : `${show(Math.min(...found), 2)}x`;
+      });
+      return [`${job.title}${job.dtype === "f32" ? ", f32" : ""}`, ...cells];
+    });
+  return `${table(["one core, Node 20", ...Object.keys(LIBRARIES)], rows)}\n\n${origin(record)}.`;
+}
+
 const SPEED = ["sgd", "noise", "curvature", "sde", "ensemble", "normals"];
 
 /** All tables by name, from the records of a suite. */
@@ -264,6 +288,7 @@ export const tables = {
   peers: {
     origin: origins,
     jobs: (records) => speedTable(records, SPEED),
+    headline: headlineTable,
   },
 };
 
