@@ -340,30 +340,26 @@ export function productNN(
   dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
   if (ASC_FEATURE_RELAXED_SIMD && m >= 24) {
-    for (; n >= 2 * LANES; n -= 2 * LANES) {
+    for (; n >= 4 * LANES; n -= 4 * LANES) {
       let i = 0, x = a, y = dst;
       for (; i + 6 <= m; i += 6) {
         tileNN6x2(y, x, b, k, ldd, lda, ldb);
+        tileNN6x2(y + 32, x, b + 32, k, ldd, lda, ldb);
         y += ldd * 6;
         x += lda * 6;
       }
-      for (; i + 4 <= m; i += 4) {
-        tileNN4x2(y, x, b, k, ldd, lda, ldb);
-        y += ldd * 4;
-        x += lda * 4;
-      }
       for (; i + 2 <= m; i += 2) {
-        tileNN2x2(y, x, b, k, ldd, lda, ldb);
+        tileNN2x4(y, x, b, k, ldd, lda, ldb);
         y += ldd * 2;
         x += lda * 2;
       }
       for (; i < m; ++i) {
-        tileNN1x2(y, x, b, k, ldd, lda, ldb);
+        tileNN1x4(y, x, b, k, ldd, lda, ldb);
         y += ldd;
         x += lda;
       }
-      b += 32;
-      dst += 32;
+      b += 64;
+      dst += 64;
     }
   }
   for (; n >= 4 * LANES; n -= 4 * LANES) {
@@ -770,30 +766,26 @@ export function productNNAdd(
   dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, lda: usize, ldb: usize,
 ): void {
   if (ASC_FEATURE_RELAXED_SIMD && m >= 24) {
-    for (; n >= 2 * LANES; n -= 2 * LANES) {
+    for (; n >= 4 * LANES; n -= 4 * LANES) {
       let i = 0, x = a, y = dst;
       for (; i + 6 <= m; i += 6) {
         tileNNAdd6x2(y, x, b, k, ldd, lda, ldb);
+        tileNNAdd6x2(y + 32, x, b + 32, k, ldd, lda, ldb);
         y += ldd * 6;
         x += lda * 6;
       }
-      for (; i + 4 <= m; i += 4) {
-        tileNNAdd4x2(y, x, b, k, ldd, lda, ldb);
-        y += ldd * 4;
-        x += lda * 4;
-      }
       for (; i + 2 <= m; i += 2) {
-        tileNNAdd2x2(y, x, b, k, ldd, lda, ldb);
+        tileNNAdd2x4(y, x, b, k, ldd, lda, ldb);
         y += ldd * 2;
         x += lda * 2;
       }
       for (; i < m; ++i) {
-        tileNNAdd1x2(y, x, b, k, ldd, lda, ldb);
+        tileNNAdd1x4(y, x, b, k, ldd, lda, ldb);
         y += ldd;
         x += lda;
       }
-      b += 32;
-      dst += 32;
+      b += 64;
+      dst += 64;
     }
   }
   for (; n >= 4 * LANES; n -= 4 * LANES) {

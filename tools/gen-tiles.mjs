@@ -68,7 +68,7 @@ const at = (base, stride, i) =>
 /**
  * In "fma" a product keeps the two units busy with one instruction a term instead of two, and what bounds it is the number of
  * loads: a tile of 6 rows by 2 registers loads 8 registers for 12 terms, 2 x 4 loads 6 for 8. On Node 24 that is 6 % at
- * 64 x 32 x 64. With two roundings it spills, and so do the other kinds and the step on Node 22, to half the speed: 13 registers
+ * 64 x 32 x 64, two tiles side by side so that lines of the cache are whole. With two roundings it spills, and so do the other kinds and the step on Node 22, to half the speed: 13 registers
  * live at a time are the most that the compilers of all hosts keep.
  */
 const TALL = { rows: 6, vectors: 2, least: 24 };
@@ -193,6 +193,18 @@ function product(kind, form) {
     next(rows),
     "  }",
   ];
+  /** Pairs of tall tiles. */
+  const talls = () => {
+    const call = `tile${suffix}${TALL.rows}x${TALL.vectors}`;
+    const beside = 16 * TALL.vectors;
+    return [
+      `  for (; i + ${TALL.rows} <= m; i += ${TALL.rows}) {`,
+      `    ${call}(y, x, b, ${rest});`,
+      `    ${call}(y + ${beside}, x, b + ${beside}, ${rest});`,
+      next(TALL.rows),
+      "  }",
+    ];
+  };
   /** As many tiles as fit under row i, by one call. */
   const allOf = (rows, vectors) => [
     `  if (i + ${rows} <= m) {`,
@@ -211,9 +223,12 @@ function product(kind, form) {
     [
       `for (; n >= ${vectors === 1 ? "" : `${vectors} * `}LANES; n -= ${vectors === 1 ? "" : `${vectors} * `}LANES) {`,
       "  let i = 0, x = a, y = dst;",
-      [...(tall ? [[TALL.rows, vectors]] : []), ...tiles.filter(([, v]) => v === vectors)].map(([rows]) =>
-        kind === "TN" ? allOf(rows, vectors) : down(rows, `tile${suffix}${rows}x${vectors}`).flat(),
-      ),
+      tall ? talls() : [],
+      tiles
+        .filter(([, v]) => v === vectors)
+        .map(([rows]) =>
+          kind === "TN" ? allOf(rows, vectors) : down(rows, `tile${suffix}${rows}x${vectors}`).flat(),
+        ),
       `  b += ${16 * vectors};`,
       `  dst += ${16 * vectors};`,
       "}",
@@ -227,7 +242,11 @@ function product(kind, form) {
     `  dst: usize, a: usize, b: usize, m: i32, n: i32, k: i32, ldd: usize, ${parameters}, ldb: usize${extra},`,
     "): void {",
     isTall(kind, form)
-      ? [`  if (ASC_FEATURE_RELAXED_SIMD && m >= ${TALL.least}) {`, panel(TALL.vectors, "    ", true), "  }"]
+      ? [
+          `  if (ASC_FEATURE_RELAXED_SIMD && m >= ${TALL.least}) {`,
+          panel(2 * TALL.vectors, "    ", true),
+          "  }",
+        ]
       : [],
     widths.map((vectors) => panel(vectors, "  ", false)),
     "  for (; n > 0; --n) {",

@@ -114,7 +114,9 @@ export function init(host: Host, model: Model, kind: InitKind, options: InitOpti
         key1,
       );
       const drawn = arena.reals(region.base, block.size);
-      for (let e = 0; e < block.size; e++) out[r * model.P + block.offset + e] = sd * drawn[e]!;
+      const at = r * model.P + block.offset;
+      if (sd === 1) out.set(drawn, at);
+      else for (let e = 0; e < block.size; e++) out[at + e] = sd * drawn[e]!;
     }
   }
   arena.release(region);
