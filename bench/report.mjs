@@ -247,6 +247,8 @@ export function sizeTable(records) {
   return table(["kB, gzip", ...records.map(headOf)], merged(records, rowsOf, [""]));
 }
 
+const times = (ratio) => (ratio >= 10 ? ratio.toFixed(0) : ratio.toPrecision(2));
+
 /** Libraries of the table in the project's README, by the names of their sides. */
 const LIBRARIES = {
   "C, OpenBLAS": /^c-/,
@@ -264,7 +266,7 @@ export function headlineTable([record]) {
       const ratios = comparisonsOf(job).filter(({ of }) => of === "ours-simd");
       const cells = Object.values(LIBRARIES).map((names) => {
         const found = ratios.filter(({ against }) => names.test(against)).map(({ ratio }) => ratio);
-        return found.length === 0 ? "" : `${show(Math.min(...found), 2)}x`;
+        return found.length === 0 ? "" : `${times(Math.min(...found))}x`;
       });
       return [`${job.title}${job.dtype === "f32" ? ", f32" : ""}`, ...cells];
     });
