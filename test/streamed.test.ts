@@ -375,6 +375,37 @@ describe("the room that read may fill", () => {
     const ones = engine.problem(net, { x: new Array(30).fill(1), y: new Array(20).fill(1) });
     expect(await streamed.loss(theta)).toBe(ones.loss(theta));
   });
+
+  test("is a new one where read sent its own away", async () => {
+    const ones = engine.problem(net, { x: new Array(30).fill(1), y: new Array(20).fill(1) });
+    const read = (_: number, count: number, room: Room) => {
+      structuredClone(room.x, { transfer: [room.x!.buffer as ArrayBuffer] });
+      return { x: new Float64Array(3 * count).fill(1), y: new Float64Array(2 * count).fill(1) };
+    };
+    const streamed = engine.problem(net, { N: 10, read, bufferBytes: 200 });
+    expect(await streamed.loss(theta)).toBe(ones.loss(theta));
+    expect(await streamed.gradient(theta)).toEqual(ones.gradient(theta));
+  });
+});
+
+describe("a read that never waits", () => {
+  test.each(["loss", "gradient", "noiseTrace"] as const)(
+    "lets timers run during %s, and an abort ends it",
+    async (what) => {
+      const read = (_: number, __: number, room: Room) => ({ x: room.x!.fill(0.5), y: room.y!.fill(1) });
+      // a hundred million samples take seconds: an abort that were not heard would outlast the test
+      const streamed = engine.problem(net, { N: 1e8, read, bufferBytes: 1 << 20 });
+      const control = new AbortController();
+      setTimeout(() => control.abort(new Error("enough")), 30);
+      const began = performance.now();
+      await expect(streamed[what](new Array(20).fill(0.1), { signal: control.signal })).rejects.toThrow(
+        "enough",
+      );
+      // of a process that has a tenth of a core
+      expect(performance.now() - began).toBeLessThan(1000);
+      streamed.dispose();
+    },
+  );
 });
 
 describe("refused", () => {
@@ -450,6 +481,22 @@ describe("refused", () => {
     const error = await lossOf(read);
     expect(error.code).toBe(code);
     expect(error.message).toMatch(message);
+  });
+
+  test("options that do not go with a measurement", async () => {
+    const streamed = engine.problem(net, { N: 10, read: good });
+    const messages = await Promise.all(
+      [
+        () => streamed.hessianVector(theta, theta, null as never),
+        () => streamed.hessianVector(theta, theta, { foo: 1 } as never),
+        () => streamed.noiseMoments(theta, "U", "W", { foo: 1 } as never),
+        () => streamed.noiseTrace(theta, { method: "streamed", centred: false }),
+      ].map(async (call) => (await refusal(call)).message),
+    );
+    expect(messages[0]).toMatch(/options \{ count\?, signal\? \}, got null/);
+    expect(messages[1]).toMatch(/count, signal.*got "foo"/);
+    expect(messages[2]).toMatch(/signal, transposeW, method.*got "foo"/);
+    expect(messages[3]).toMatch(/a method goes with the centred noise/);
   });
 
   test("in f32, what is infinite there", async () => {

@@ -447,3 +447,27 @@ describe("the trace of the Hessian without probes", () => {
     problem.dispose();
   });
 });
+
+test("gradients whose squares overflow are refused by every measure of noise", async () => {
+  const net = model({
+    params: { W: [2, 3], U: [1, 2] },
+    inputs: { x: [3], y: [1] },
+    loss: ({ W, U, x, y }) => ops.sqnorm(ops.sub(ops.matmul(U!, ops.matmul(W!, x!)), y!)),
+  });
+  const problem = engine.problem(net, { x: times(30, Math.sin), y: times(10, Math.cos) });
+  // a gradient is of the order of theta^3, 1e240, and its square is not a number of f64
+  const theta = new Array(8).fill(1e80);
+  for (const call of [
+    () => problem.noiseTrace(theta),
+    () => problem.noiseVector(theta, theta),
+    () => problem.noiseCovariance(theta),
+    () => problem.noiseCovariance(theta, { method: "direct" }),
+  ]) {
+    const found = await Promise.resolve()
+      .then(call)
+      .catch((error: unknown) => error);
+    expect(found).toBeInstanceOf(NoetherflowError);
+    expect((found as NoetherflowError).message).toMatch(/all samples and their squares must be finite, got/);
+  }
+  problem.dispose();
+});

@@ -1,5 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import type { Steps } from "../core/steps.ts";
+import { turn } from "../core/turn.ts";
 import { fail } from "../errors.ts";
 import { feedFields } from "../graph/instructions.ts";
 import type { Planner, Real } from "../graph/layout.ts";
@@ -7,6 +8,9 @@ import type { Model } from "../graph/model.ts";
 import { writeFields } from "../graph/program.ts";
 import type { Host } from "./evaluate.ts";
 import type { Records, Room } from "./reader.ts";
+
+/** Reads that never wait let timers and aborts run this often, at least between two fillings. */
+const TURN_MS = 15;
 
 /** What a feed brings: all samples in ascending order, or those that were drawn. */
 export type FeedKind = "inOrder" | "drawn";
@@ -75,6 +79,7 @@ export class Feed {
   /** Numbers of the drawn records that are in memory, ascending, and the slot of each. */
   #held = new Uint32Array(0);
   #slots = new Uint32Array(0);
+  #turned = performance.now();
 
   constructor(host: Host, model: Model, records: Records, plan: FeedPlan) {
     this.#host = host;
@@ -103,6 +108,10 @@ export class Feed {
 
   /** Brings what is waited for, and as much of what follows as there is room for. */
   *fill(): Steps<void> {
+    if (performance.now() - this.#turned > TURN_MS) {
+      yield turn();
+      this.#turned = performance.now();
+    }
     const from = this.#field("FEED_WANTED");
     const count = Math.min(this.plan.draws, (this.#field("FEED_END") - from) / 4);
     // half filled is not filled
@@ -114,7 +123,9 @@ export class Feed {
   }
 
   *#columns(start: number, count: number): Steps<readonly RealArray[]> {
-    const room = this.#room ?? this.#records.makeRoom(this.#host);
+    // a reader may have sent its arrays to another thread
+    const isThere = this.#room !== null && Object.values(this.#room).every((values) => values.length > 0);
+    const room = this.#room !== null && isThere ? this.#room : this.#records.makeRoom(this.#host);
     this.#room = null;
     const columns = yield* this.#records.columns(start, count, room);
     this.#room = room;

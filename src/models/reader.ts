@@ -24,7 +24,7 @@ export interface Reader {
   readonly N: number;
   /**
    * Samples start, ..., start + count - 1, at once or by a promise: `count` of each input, and the same numbers every time. What it
-   * throws reaches whoever asked for a result.
+   * throws reaches whoever asked for a result. It must not wait for a measurement of its own problem, which waits for it.
    *
    * @param room arrays of the right lengths by input name, to be filled and returned; they are used again for the next call. Arrays of
    *             your own are as good, but stay in memory until they are collected

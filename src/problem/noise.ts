@@ -22,6 +22,8 @@ import { actionOn } from "../symmetry/action.ts";
 import { type Generator, quadraticForm } from "../symmetry/generator.ts";
 import { ProblemGradients } from "./gradients.ts";
 
+const NONFINITE = "the gradients of all samples and their squares must be finite";
+
 /** Which samples the gradient noise is measured on, and how. */
 export interface NoiseOptions {
   /** That many independent samples instead of all: fresh ones, or draws from the finite set. */
@@ -127,11 +129,15 @@ export abstract class ProblemNoise extends ProblemGradients {
       fail("range", where, 'method is "auto", "direct" or "moments"', show(method));
     const { measure, drawn } = this.#noiseSamples(where, noise, ["samples", "seed"]);
     const by = method === "auto" ? undefined : method;
-    return noiseCovariance(measure, flat, drawn ? measure.N - 1 : measure.N, {
+    const Sigma = await noiseCovariance(measure, flat, drawn ? measure.N - 1 : measure.N, {
       method: by,
       signal,
       onProgress,
     });
+    for (let i = 0; i < this.P; i++)
+      if (!Number.isFinite(Sigma[i * this.P + i]))
+        fail("nonfinite", where, NONFINITE, `${Sigma[i * this.P + i]} at this theta`);
+    return Sigma;
   }
 
   /**
@@ -144,7 +150,10 @@ export abstract class ProblemNoise extends ProblemGradients {
     const flat = this.checked(where, theta);
     const measure = this.perSample(where);
     const { vectors, count } = this.vectorsOf(where, v, options);
-    return this.real(noiseVectors(measure, flat, vectors, count));
+    const products = noiseVectors(measure, flat, vectors, count);
+    const lost = products.findIndex((x) => !Number.isFinite(x));
+    if (lost >= 0) fail("nonfinite", where, NONFINITE, `${products[lost]} at this theta`);
+    return this.real(products);
   }
 
   /**
@@ -215,8 +224,7 @@ export abstract class ProblemNoise extends ProblemGradients {
     if (method !== undefined && (drawn || !centred))
       fail("unsupported", where, "a method goes with the centred noise of the whole set", show(method));
     const found = now(noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred }));
-    if (!Number.isFinite(found.value))
-      fail("nonfinite", where, "the gradients of all samples must be finite", `${found.value} at this theta`);
+    if (!Number.isFinite(found.value)) fail("nonfinite", where, NONFINITE, `${found.value} at this theta`);
     return found;
   }
 }

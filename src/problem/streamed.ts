@@ -5,7 +5,7 @@ import type { Run, RunRecord } from "../dynamics/result.ts";
 import { type RunControl, readControl, type Sweep, simulate, stream } from "../dynamics/run.ts";
 import { splitRun } from "../dynamics/sweep.ts";
 import type { ThetaLike } from "../dynamics/theta.ts";
-import { checkFlag, checkKnown, checkObject, fail } from "../errors.ts";
+import { checkFlag, checkKnown, checkObject, fail, show } from "../errors.ts";
 import type { Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { gradientSteps, hessianSteps, lossesSteps, lossSteps } from "../models/derivatives.ts";
@@ -101,7 +101,9 @@ export class StreamedProblem extends ProblemBase {
   ): Promise<RealArray> {
     const where = "hessianVector";
     const flat = this.checked(where, theta);
-    const { signal, ...rest } = options;
+    const given = checkObject(where, "options { count?, signal? }", options) as typeof options;
+    checkKnown(where, given, ["count", "signal"]);
+    const { signal, ...rest } = given;
     const { vectors, count } = this.vectorsOf(where, v, rest);
     const steps = (measure: Measure) => hessianSteps(measure, flat, vectors, count);
     return this.real(await this.#measured(where, signal === undefined ? {} : { signal }, steps));
@@ -145,6 +147,7 @@ export class StreamedProblem extends ProblemBase {
     const where = "noiseMoments";
     const flat = this.checked(where, theta);
     const { signal, transposeW, method, ...rest } = checkObject(where, "options", options) as typeof options;
+    checkKnown(where, options, ["signal", "transposeW", "method"]);
     const turned = checkFlag(where, "transposeW", transposeW);
     const by = readMethod(where, method);
     return this.#measured(where, signal === undefined ? rest : { ...rest, signal }, (measure) =>
@@ -218,12 +221,19 @@ export class StreamedProblem extends ProblemBase {
     checkKnown(where, given, ["method", "centred", "signal"]);
     const method = options.method === undefined ? undefined : readMethod(where, options.method);
     const centred = options.centred === undefined || checkFlag(where, "centred", options.centred);
+    if (method !== undefined && !centred)
+      fail("unsupported", where, "a method goes with the centred noise of the whole set", show(method));
     const { signal } = options;
     const found = await this.#measured(where, signal === undefined ? {} : { signal }, (measure) =>
       noiseEstimate(measure, key, flat, form(measure), false, { method, centred }),
     );
     if (!Number.isFinite(found.value))
-      fail("nonfinite", where, "the gradients of all samples must be finite", `${found.value} at this theta`);
+      fail(
+        "nonfinite",
+        where,
+        "the gradients of all samples and their squares must be finite",
+        `${found.value} at this theta`,
+      );
     return found;
   }
 
