@@ -457,12 +457,13 @@ test("gradients whose squares overflow are refused by every measure of noise", a
   const problem = engine.problem(net, { x: times(30, Math.sin), y: times(10, Math.cos) });
   // a gradient is of the order of theta^3, 1e240, and its square is not a number of f64
   const theta = new Array(8).fill(1e80);
-  for (const call of [
+  const calls: (() => unknown)[] = [
     () => problem.noiseTrace(theta),
     () => problem.noiseVector(theta, theta),
     () => problem.noiseCovariance(theta),
     () => problem.noiseCovariance(theta, { method: "direct" }),
-  ]) {
+  ];
+  for (const call of calls) {
     const found = await Promise.resolve()
       .then(call)
       .catch((error: unknown) => error);
