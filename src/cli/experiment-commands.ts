@@ -1,5 +1,5 @@
 /** Commands about the experiments of the paper: what there is, one of them, all of them. */
-import { access, mkdir, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
@@ -7,7 +7,7 @@ import { STREAM_VERSION } from "../core/key.ts";
 import { createEngine } from "../create.ts";
 import { fail, nearest, show } from "../errors.ts";
 import { type Experiment, experiments, type Result } from "../experiments/experiment.ts";
-import { writeWhole } from "../records/files.ts";
+import { exists, writeWhole } from "../records/files.ts";
 import { saveRun } from "../records/record.ts";
 import { shellWord } from "../report/command.ts";
 import { figureFiles } from "../report/files.ts";
@@ -229,10 +229,7 @@ async function write(
   const folder = resolve(out);
   await mkdir(folder, { recursive: true });
   // of an earlier report nothing stays in the folders of what is done again
-  const isReport = await access(join(folder, "report.json")).then(
-    () => true,
-    () => false,
-  );
+  const isReport = await exists(join(folder, "report.json"));
   for (const { name: called, result } of named(results)) {
     const own = join(folder, called);
     if (isReport) await rm(own, { recursive: true, force: true });

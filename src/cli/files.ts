@@ -10,6 +10,7 @@ import { isRecord } from "../graph/parse.ts";
 import { parseSampler, Sampler } from "../graph/sampler.ts";
 import { MomentMatched } from "../models/moment-matched.ts";
 import type { Data } from "../models/samples.ts";
+import { exists } from "../records/files.ts";
 import { decodeNpy, decodeNpz, type NpyArray } from "../records/npy.ts";
 import { readRun } from "../records/record.ts";
 import { Generator, generator } from "../symmetry/generator.ts";
@@ -52,24 +53,18 @@ export async function checkTarget(option: string, path: string): Promise<void> {
 export async function checkTargetFolder(option: string, path: string, mayMake = true): Promise<void> {
   if (path === "") fail("shape", option, "the path of a folder", '""');
   let at = resolve(path);
-  if (mayMake) while (!(await isThere(at)) && dirname(at) !== at) at = dirname(at);
+  if (mayMake) while (!(await exists(at)) && dirname(at) !== at) at = dirname(at);
   if (!(await isFolder(at)))
     fail(
       "shape",
       option,
       mayMake ? "a path of folders" : "a folder that is there",
-      (await isThere(at)) ? `the file ${at}` : `no ${at}`,
+      (await exists(at)) ? `the file ${at}` : `no ${at}`,
     );
   await access(at, constants.W_OK | constants.X_OK).catch(() =>
     fail("unsupported", option, "a folder that may be written", at),
   );
 }
-
-const isThere = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
 
 const isFolder = (path: string): Promise<boolean> =>
   stat(path).then(

@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { createEngine } from "../create.ts";
 import type { Engine } from "../engine.ts";
 import { fail } from "../errors.ts";
+import type { HessianTraceOptions } from "../problem/curvature.ts";
 import type { Problem } from "../problem.ts";
 import { writeWhole } from "../records/files.ts";
 import { encodeNpz } from "../records/npy.ts";
@@ -30,7 +31,7 @@ import type { Start, Started } from "./program.ts";
 
 type Flags = ProblemFlags & StrengthFlags & { readonly json?: boolean };
 type Restrict = "full" | "blocks" | "diagonal";
-type TraceMethod = "exact" | "basis" | "hutchinson" | "hutch++" | "xtrace";
+type TraceMethod = NonNullable<HessianTraceOptions["method"]>;
 
 const short = (x: number): string => (Number.isFinite(x) ? String(Number(x.toPrecision(6))) : String(x));
 const shown = ({ value, stdErr, method }: Estimate): string =>

@@ -209,12 +209,13 @@ export async function openProblem(
     given === undefined
       ? problem.init(init, { seed, ...(init === "normal" ? { std: flags.std ?? 1 } : {}) })
       : inFile(flags.theta ?? file, () => problem.theta(given));
-  if (problem.N !== Infinity && !Number.isFinite(problem.loss(theta)))
+  const loss = problem.N === Infinity ? 0 : (problem.loss(theta) as number);
+  if (!Number.isFinite(loss))
     fail(
       "nonfinite",
       flags.theta ?? file,
       "parameters with a finite loss",
-      `a loss of ${problem.loss(theta)}`,
+      `a loss of ${loss}`,
       given === undefined && init !== "normal" && loaded.model.blocks.some((b) => b.shape.length < 2)
         ? `--init ${init} sets vectors and numbers to 0: pass --theta, or --init normal --std 0.5.`
         : "Look at the parameters and at the data.",

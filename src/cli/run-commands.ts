@@ -6,7 +6,7 @@ import type { Progress } from "../dynamics/options.ts";
 import type { Run } from "../dynamics/result.ts";
 import { schemes } from "../dynamics/scheme.ts";
 import { fail, show } from "../errors.ts";
-import { type ExportFormat, exportRun } from "../records/export.ts";
+import { type ExportFormat, exportRun, FORMATS } from "../records/export.ts";
 import { readHeader } from "../records/folder.ts";
 import { recordRun, resumeRun } from "../records/record.ts";
 import { replayRun } from "../records/replay.ts";
@@ -53,8 +53,6 @@ interface TrainFlags extends ProblemFlags {
   readonly overwrite?: boolean;
   readonly json?: boolean;
 }
-
-const FORMATS: readonly ExportFormat[] = ["csv", "json", "npy", "npz", "parquet"];
 
 /** What an interrupted user should know: nothing is there before the run begins. */
 const goOn = (folder: string) => (): Promise<AfterInterrupt> =>

@@ -19,7 +19,7 @@ import { planWindow, type WindowPlan } from "./window.ts";
 /** Largest trace kept in Wasm between two calls. */
 const TRACE_BYTES = 4 * 1024 * 1024;
 /** More recorded numbers than this do not fit in one array of a host. */
-const MAX_RECORDED = 268_435_456;
+export const MAX_RECORDED = 268_435_456;
 
 /** Refuses series no array holds; the steps themselves count even where nothing else is recorded. */
 function checkRecorded(records: number, replicas: number, entries: number): void {

@@ -9,20 +9,20 @@ import type { Estimate } from "../stats/estimate.ts";
 import { type MinibatchNoise, minibatchNoise } from "../stats/minibatch.ts";
 import {
   type Form,
+  finiteNoise,
   type NoiseMethod,
   type NoiseMoments,
   noiseEstimate,
   noiseMoments,
   noiseVectors,
   readMethod,
+  readNoise,
   squaredNorm,
 } from "../stats/noise.ts";
 import type { Control } from "../stats/operator.ts";
 import { actionOn } from "../symmetry/action.ts";
 import { type Generator, quadraticForm } from "../symmetry/generator.ts";
 import { ProblemGradients } from "./gradients.ts";
-
-const NONFINITE = "the gradients of all samples and their squares must be finite";
 
 /** Which samples the gradient noise is measured on, and how. */
 export interface NoiseOptions {
@@ -134,9 +134,7 @@ export abstract class ProblemNoise extends ProblemGradients {
       signal,
       onProgress,
     });
-    for (let i = 0; i < this.P; i++)
-      if (!Number.isFinite(Sigma[i * this.P + i]))
-        fail("nonfinite", where, NONFINITE, `${Sigma[i * this.P + i]} at this theta`);
+    for (let i = 0; i < this.P; i++) finiteNoise(where, Sigma[i * this.P + i]!);
     return Sigma;
   }
 
@@ -151,8 +149,7 @@ export abstract class ProblemNoise extends ProblemGradients {
     const measure = this.perSample(where);
     const { vectors, count } = this.vectorsOf(where, v, options);
     const products = noiseVectors(measure, flat, vectors, count);
-    const lost = products.findIndex((x) => !Number.isFinite(x));
-    if (lost >= 0) fail("nonfinite", where, NONFINITE, `${products[lost]} at this theta`);
+    for (const x of products) finiteNoise(where, x);
     return this.real(products);
   }
 
@@ -219,12 +216,9 @@ export abstract class ProblemNoise extends ProblemGradients {
   ): Estimate {
     const flat = this.checked(where, theta);
     const { measure, drawn } = this.#noiseSamples(where, options);
-    const method = options.method === undefined ? undefined : readMethod(where, options.method);
-    const centred = options.centred === undefined || checkFlag(where, "centred", options.centred);
-    if (method !== undefined && (drawn || !centred))
-      fail("unsupported", where, "a method goes with the centred noise of the whole set", show(method));
-    const found = now(noiseEstimate(measure, key, flat, form(measure), drawn, { method, centred }));
-    if (!Number.isFinite(found.value)) fail("nonfinite", where, NONFINITE, `${found.value} at this theta`);
+    const how = readNoise(where, options, !drawn);
+    const found = now(noiseEstimate(measure, key, flat, form(measure), drawn, how));
+    finiteNoise(where, found.value);
     return found;
   }
 }

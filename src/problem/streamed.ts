@@ -5,7 +5,7 @@ import type { Run, RunRecord } from "../dynamics/result.ts";
 import { type RunControl, readControl, type Sweep, simulate, stream } from "../dynamics/run.ts";
 import { splitRun } from "../dynamics/sweep.ts";
 import type { ThetaLike } from "../dynamics/theta.ts";
-import { checkFlag, checkKnown, checkObject, fail, show } from "../errors.ts";
+import { checkFlag, checkKnown, checkObject, fail } from "../errors.ts";
 import type { Model } from "../graph/model.ts";
 import type { Node } from "../graph/node.ts";
 import { gradientSteps, hessianSteps, lossesSteps, lossSteps } from "../models/derivatives.ts";
@@ -16,11 +16,13 @@ import { generatorIn, readRecord } from "../recording.ts";
 import type { Estimate } from "../stats/estimate.ts";
 import {
   type Form,
+  finiteNoise,
   type NoiseMethod,
   type NoiseMoments,
   noiseEstimate,
   noiseMoments,
   readMethod,
+  readNoise,
   squaredNorm,
 } from "../stats/noise.ts";
 import { type Generator, quadraticForm } from "../symmetry/generator.ts";
@@ -219,21 +221,12 @@ export class StreamedProblem extends ProblemBase {
     const flat = this.checked(where, theta);
     const given = checkObject(where, "options { method?, centred?, signal? }", options);
     checkKnown(where, given, ["method", "centred", "signal"]);
-    const method = options.method === undefined ? undefined : readMethod(where, options.method);
-    const centred = options.centred === undefined || checkFlag(where, "centred", options.centred);
-    if (method !== undefined && !centred)
-      fail("unsupported", where, "a method goes with the centred noise of the whole set", show(method));
+    const how = readNoise(where, options, true);
     const { signal } = options;
     const found = await this.#measured(where, signal === undefined ? {} : { signal }, (measure) =>
-      noiseEstimate(measure, key, flat, form(measure), false, { method, centred }),
+      noiseEstimate(measure, key, flat, form(measure), false, how),
     );
-    if (!Number.isFinite(found.value))
-      fail(
-        "nonfinite",
-        where,
-        "the gradients of all samples and their squares must be finite",
-        `${found.value} at this theta`,
-      );
+    finiteNoise(where, found.value);
     return found;
   }
 

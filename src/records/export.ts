@@ -6,7 +6,7 @@ import { encodeNpy, encodeNpz, type NpyArray } from "./npy.ts";
 import { readRun } from "./record.ts";
 import { csvOf, rowsOf, seriesOf, titleOf, writeParquet } from "./table.ts";
 
-const FORMATS = ["csv", "json", "npy", "npz", "parquet"] as const;
+export const FORMATS = ["csv", "json", "npy", "npz", "parquet"] as const;
 /** "csv", "json", "parquet", "npy" or "npz". */
 export type ExportFormat = (typeof FORMATS)[number];
 

@@ -9,6 +9,13 @@ const PART = /^(.+)\.(\d+)-[0-9a-f]{8}\.part$/;
 /** Temporary files this process is writing now. */
 const writing = new Set<string>();
 
+/** Whether something is at a path. */
+export const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
+
 /** Bytes at once, or a function that writes them to a path. */
 export type Content = Uint8Array | string | ((path: string) => void | Promise<void>);
 
@@ -53,10 +60,7 @@ async function publish(part: string, path: string): Promise<void> {
     await link(part, path);
     await rm(part);
   } catch (error) {
-    const isThere = await access(path).then(
-      () => true,
-      () => false,
-    );
+    const isThere = await exists(path);
     if (isThere)
       fail("unsupported", path, "a file that is not there yet", "one that is", "Pass overwrite: true.");
     // a file system without second names

@@ -14,6 +14,7 @@ import { mkdir, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
 import { arch, cpus, platform, release } from "node:os";
 import { join } from "node:path";
 import { STREAM_VERSION } from "../core/key.ts";
+import { MAX_RECORDED } from "../dynamics/plan.ts";
 import { Run, type RunAverages, type RunSeries } from "../dynamics/result.ts";
 import { checkInteger, checkObject, checkWord, fail, show } from "../errors.ts";
 import type { RunSpec } from "../spec.ts";
@@ -44,8 +45,6 @@ export const NAMES: readonly string[] = Object.values(FILES);
 const SCHEMA = "noetherflow-record/1";
 /** A run.json longer than this is none of ours. */
 const MAX_JSON = 268_435_456;
-/** More numbers than a run can record. */
-const MAX_RECORDED = 268_435_456;
 
 /** The machine and the runtime of a part of a run. */
 export interface Session {

@@ -1,4 +1,4 @@
-import { access, mkdir, readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { STREAM_VERSION } from "../core/key.ts";
 import { createEngine } from "../create.ts";
@@ -12,7 +12,7 @@ import type { Problem } from "../problem.ts";
 import type { RunSpec } from "../spec.ts";
 import type { Generator } from "../symmetry/generator.ts";
 import type { Dtype, Variant } from "../wasm/module.ts";
-import { sha256, sweepParts, syncFolder, writeWhole } from "./files.ts";
+import { exists, sha256, sweepParts, syncFolder, writeWhole } from "./files.ts";
 import {
   beginning,
   FILES,
@@ -397,13 +397,6 @@ async function presentIn(dir: string, data: Uint8Array | null): Promise<string[]
     if (sha256(found) === sha256(data)) return [];
   }
   return present;
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 async function makeFolder(dir: string): Promise<void> {

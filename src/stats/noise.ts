@@ -1,6 +1,6 @@
 import type { RealArray } from "../core/arena.ts";
 import { now, type Steps } from "../core/steps.ts";
-import { fail, show, showShape } from "../errors.ts";
+import { checkFlag, fail, show, showShape } from "../errors.ts";
 import { associate } from "../graph/associate.ts";
 import { gradient, meanOver, tangent } from "../graph/derive.ts";
 import { hasStructure, type Products, plain, structured, weighted } from "../graph/inner.ts";
@@ -33,6 +33,26 @@ export function readMethod(where: string, method: unknown): NoiseMethod {
   if (method !== "structured" && method !== "streamed")
     fail("range", where, 'method is "structured" or "streamed"', show(method));
   return method as NoiseMethod;
+}
+
+/** How Tr[Sigma A] is to be computed, as it came from a caller; a method goes with the whole set, centred. */
+export function readNoise(
+  where: string,
+  { method, centred }: { readonly method?: unknown; readonly centred?: unknown },
+  isWhole: boolean,
+): { readonly method: NoiseMethod | undefined; readonly centred: boolean } {
+  const by = method === undefined ? undefined : readMethod(where, method);
+  const isCentred = centred === undefined || checkFlag(where, "centred", centred);
+  if (by !== undefined && !(isWhole && isCentred))
+    fail("unsupported", where, "a method goes with the centred noise of the whole set", show(by));
+  return { method: by, centred: isCentred };
+}
+
+/** A number of the noise as it is, where it is one. */
+export function finiteNoise(where: string, value: number): number {
+  if (Number.isFinite(value)) return value;
+  const expected = "the gradients of all samples and their squares must be finite";
+  return fail("nonfinite", where, expected, `${value} at this theta`);
 }
 
 /** |p|^2 of all blocks. */
